@@ -1,0 +1,17 @@
+"""Guesses that need no learning: what a network has to beat before it can be said to have understood anything."""
+
+import torch
+from torch import Tensor
+
+
+def smooth_interpolation(images: Tensor, hidden: Tensor, sigma: float) -> Tensor:
+    """Hidden pixels (B, H, W, bool) filled from visible ones by a normalised Gaussian, (B, 3, H, W): the guess of a blur."""
+    side = images.shape[-1]
+    place = torch.arange(side, dtype=torch.float64, device=images.device)
+    kernel = torch.exp(-((place[:, None] - place) ** 2) / (2 * sigma**2))  # doubles reach across any hole here
+    seen = (~hidden)[:, None].double()  # (B, 1, H, W)
+    weight = kernel @ seen @ kernel
+    # Where no visible pixel is in reach, the visible pixels' mean; where nothing at all is visible, grey.
+    average = ((images * seen).sum((2, 3), keepdim=True) + 0.5e-9) / (seen.sum((2, 3), keepdim=True) + 1e-9)
+    blurred = (kernel @ (images * seen) @ kernel + 1e-290 * average) / (weight + 1e-290)
+    return torch.where(hidden[:, None], blurred.float(), images)

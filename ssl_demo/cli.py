@@ -1,0 +1,293 @@
+"""The command line: python -m ssl_demo list | run | evaluate | train | bench.
+
+What was asked for goes to standard output (with --json: exactly one JSON object), everything else to standard error. What a
+person did wrong ends with exit status 2 and one line.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns the exit status: 0, 2 for a mistake of the caller, 130 when interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        options = _parser().parse_args(arguments)
+        options.typed = "python -m ssl_demo " + shlex.join(arguments)
+        _limit_threads(options)
+        report = options.command(options)
+        if report is None:  # a process of several that is not the one to speak
+            return 0
+        print(json.dumps(report) if options.json else _readable(report))
+        return 0
+    except ValueError as error:
+        print(f"ssl_demo: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away: nothing left to say
+        return 0
+    except KeyboardInterrupt:
+        print("ssl_demo: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m ssl_demo", description="Self-supervised learning, one pretext task per paper.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, function, help: str, task: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(command=function, threads=None)
+        sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+        if task:
+            sub.add_argument("task", metavar="TASK", help="its name, as in `list`")
+            sub.add_argument("--seed", type=_seed, default=0)
+        return sub
+
+    command("list", _list, "every task and its weights", task=False)
+
+    run = command("run", _run, "one photo through one task")
+    run.add_argument("file", metavar="FILE")
+    run.add_argument("--weights", help="bundled weights by name, a .safetensors file, or untrained")
+    run.add_argument("--set", nargs="+", action="extend", default=[], metavar="control=value", help="see `list` for the controls")
+    run.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the panels go, as PNG")
+
+    evaluate = command("evaluate", _evaluate, "the task's metrics on a set of photos")
+    evaluate.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders, tars, or torchvision:NAME")
+    evaluate.add_argument("--weights", help="bundled weights by name, a .safetensors file, or untrained")
+    evaluate.add_argument("--limit", type=_count, help="only so many photos, drawn by the seed")
+    evaluate.add_argument("--record", action="store_true", help="write the score into the card of the weights")
+
+    train = command("train", _train, "train a task and write its weights and their card")
+    train.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders, tars, or torchvision:NAME")
+    length = train.add_mutually_exclusive_group(required=True)
+    length.add_argument("--steps", type=_count)
+    length.add_argument("--minutes", type=_minutes)
+    train.add_argument("--out", type=Path, metavar="FILE", help="a .safetensors file; default runs/TASK.safetensors")
+    train.add_argument("--resume", type=Path, metavar="FILE", help="a .checkpoint file to go on from, with the same length")
+    train.add_argument("--limit", type=_count, help="only so many photos, drawn by the seed")
+    train.add_argument("--config", nargs="+", action="extend", default=[], metavar="k=v", help="of the network or the recipe")
+    train.add_argument("--threads", type=_count, help="processor threads of PyTorch")
+
+    bench = command("bench", _bench, "latency, training rate, share of the machine's matrix-multiply rate", task=False)
+    bench.add_argument("--threads", type=_count, help="processor threads of PyTorch")
+    bench.add_argument("--seconds", type=_minutes, default=8.0, help="of training measured for each task")
+    bench.add_argument("--tasks", nargs="+", help="only these")
+    return parser
+
+
+def _list(options) -> dict:
+    from .checkpoints import bundled
+    from .pretext import all_tasks
+
+    rows = []
+    for name, task in all_tasks().items():
+        weights = [{"name": weight, "bundled": True, "params": card.get("params"), "bytes": card.get("bytes"),
+                    "score": card.get("heldout", {}).get("score")} for weight, card in bundled(name).items()]
+        controls = [{"name": c.name, "kind": c.kind, "default": c.default, "help": c.help, "choices": list(c.choices),
+                     "range": [c.minimum, c.maximum] if c.kind == "slider" else None} for c in task.controls]
+        card = task.card
+        rows.append({"name": name, "title": card.title, "year": card.year, "family": card.family, "metric": card.metric,
+                     "chance": card.chance, "weights": weights, "controls": controls})
+    return {"tasks": rows}
+
+
+def _run(options) -> dict:
+    from . import inference
+    from .checkpoints import UNTRAINED, find
+    from .drawing import panel_picture, save_png
+
+    controls = _pairs(options.set)
+    runner = inference.load(options.task, options.weights)
+    result = runner.run(options.file, seed=options.seed, **controls)
+    _make_folder(options.out)
+    panels = []
+    for panel in result.panels:
+        file = options.out / f"{options.task}-{panel.name}.png"
+        save_png(file, panel_picture(panel))
+        panels.append({"title": panel.title, "file": str(file)})
+    weights = UNTRAINED if options.weights == UNTRAINED else find(options.task, options.weights).stem
+    return {"task": options.task, "weights": weights, "seed": options.seed, "controls": result.controls,
+            "numbers": result.numbers, "panels": panels, "milliseconds": round(result.milliseconds, 1)}
+
+
+def _evaluate(options) -> dict:
+    from .checkpoints import UNTRAINED, find, load_weights, read_card, write_card
+    from .data import load_photos
+    from .inference import pick_device
+    from .training import evaluate
+
+    task, model = load_weights(options.task, options.weights, options.seed)
+    path = None if options.weights == UNTRAINED else find(options.task, options.weights)
+    if options.record and path is None:
+        raise ValueError("An untrained network has no card to record a score in.")
+    photos = load_photos(options.data, task.recipe.side, limit=options.limit)
+    device = pick_device()
+    metrics = evaluate(task, model.to(device), photos, options.seed)
+    if path is None:
+        untrained = metrics
+    else:
+        fresh = type(task)(**task.config), load_weights(options.task, UNTRAINED, options.seed)[1]
+        untrained = evaluate(fresh[0], fresh[1].to(device), photos, options.seed)
+    name = task.card.metric
+    chance = metrics[task.card.chance] if isinstance(task.card.chance, str) else task.card.chance
+    report = {"task": options.task, "weights": UNTRAINED if path is None else path.stem, "images": len(photos), "metric": name,
+              "score": metrics[name], "chance": chance, "untrained": untrained[name], "metrics": metrics}
+    if options.record:
+        how = {"data": _names(options.data), "seed": options.seed, "command": options.typed.replace(" --record", "")}
+        write_card(path, {**read_card(path), "heldout": {**report, **how}})
+    return report
+
+
+def _train(options) -> dict | None:
+    from tqdm import tqdm
+
+    from . import checkpoints
+    from .data import load_photos
+    from .pretext import create
+    from .training import evaluate, train, with_settings
+
+    settings = _pairs(options.config)
+    task, recipe = with_settings(type(create(options.task)), settings)
+    out = options.out or Path("runs") / f"{options.task}.safetensors"
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out must name a .safetensors file, not {out}.")
+    _make_folder(out.parent)
+    photos = load_photos(options.data, recipe.side, limit=options.limit, seed=options.seed)
+    # A part of the photos is kept for watching: recipes are chosen on it, and held-out photos stay out of every choice.
+    learned, kept = photos.split(0.04, seed=0) if len(photos) >= 50 else (photos, photos)
+    kept = kept.take(range(min(len(kept), 1000)))
+    first = last = None
+    with tqdm(total=1.0, desc=options.task, file=sys.stderr, bar_format="{desc} {percentage:3.0f}% {elapsed} {postfix}") as bar:
+        log, checkpoint = out.with_suffix(".jsonl"), out.with_suffix(".checkpoint")
+        if options.resume is None:
+            log.unlink(missing_ok=True)
+        try:
+            for last in train(task, learned, recipe, steps=options.steps, minutes=options.minutes, seed=options.seed,
+                              checkpoint=checkpoint, resume=options.resume, log=log):
+                first = first or last
+                bar.set_postfix_str(f"step {last.step}, loss {last.loss:.4f}, {task.card.metric} {last.metric:.4f}, "
+                                    f"{last.images_per_second:.0f} images/s", refresh=False)
+                bar.update(last.progress - bar.n)
+        except FloatingPointError as error:
+            raise ValueError(str(error)) from None
+        except KeyboardInterrupt:
+            print(f"\nstopped; go on with --resume {checkpoint}", file=sys.stderr)
+            raise
+    if last is None:
+        raise ValueError(f"{options.resume} has nothing left to train: it is at its end.")
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:
+        return None
+    metrics = evaluate(task, last.model, kept, options.seed)
+    score, minutes = metrics[task.card.metric], last.seconds / 60
+    curve = _curve(log)
+    report = {"task": options.task, "steps": last.step, "images_seen": last.images, "images_per_second": last.images_per_second,
+              "minutes": minutes, "loss_first": curve[0]["loss"], "loss_last": last.loss, "score": score,
+              "file": str(out)}
+    card = {"metric": task.card.metric, "validation": {"score": score, "images": len(kept), "metrics": metrics},
+            "data": _names(options.data), "photos": len(learned), "steps": last.step, "images_seen": last.images,
+            "minutes": round(minutes, 2), "machine": checkpoints.machine(), "seed": options.seed, "recipe": _plain(recipe),
+            "date": time.strftime("%Y-%m-%d"), "command": options.typed, "curve": curve}
+    checkpoints.save_weights(out, task, last.model, card)
+    return report
+
+
+def _bench(options) -> dict:
+    from .bench import bench
+
+    return bench(options.tasks, options.seconds, log=sys.stderr)
+
+
+def _curve(log: Path, points: int = 24) -> list[dict]:
+    """About `points` lines of the log, log-spaced in steps, each the mean of the lines since the one before."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    total, curve, since = lines[-1]["step"], [], []
+    goals = sorted({round(total ** (i / (points - 1))) for i in range(points)})
+    for line in lines:
+        since.append(line)
+        if goals and line["step"] >= goals[0]:
+            mean = {key: round(sum(entry[key] for entry in since) / len(since), 5) for key in ("loss", "metric")}
+            curve.append({"step": line["step"], "images": line["images"], **mean})
+            goals, since = [goal for goal in goals if goal > line["step"]], []
+    return curve
+
+
+def _names(paths: list[str]) -> list[str]:
+    return [path if path.startswith("torchvision:") else Path(path).name for path in paths]
+
+
+def _plain(recipe) -> dict:
+    from dataclasses import asdict
+
+    return asdict(recipe)
+
+
+def _pairs(items: list[str]) -> dict[str, str]:
+    pairs = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise ValueError(f"“{item}” must be name=value.")
+        pairs[name] = value
+    return pairs
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"The folder {folder} cannot be made ({error.strerror}).") from None
+
+
+def _limit_threads(options) -> None:
+    if options.threads:
+        import torch
+
+        torch.set_num_threads(options.threads)
+
+
+def _number(text: str, kind, least, name: str):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not least <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"{text} is not {name}")
+    return value
+
+
+def _seed(text: str) -> int:
+    return _number(text, int, 0, "a seed: a whole number from 0 to 2147483647")
+
+
+def _count(text: str) -> int:
+    return _number(text, int, 1, "a whole number of at least 1")
+
+
+def _minutes(text: str) -> float:
+    return _number(text, float, 1e-3, "a length of time")
+
+
+def _readable(report, indent: str = "") -> str:
+    """The same report for a person: a line an entry, nested ones indented."""
+    lines = []
+    for key, value in report.items() if isinstance(report, dict) else enumerate(report):
+        label = f"{indent}{key}" if isinstance(report, dict) else f"{indent}-"
+        if isinstance(value, (dict, list)) and value:
+            lines.append(label + ":" if isinstance(report, dict) else label)
+            lines.append(_readable(value, indent + "  "))
+        else:
+            lines.append(f"{label}: {f'{value:.4g}' if isinstance(value, float) else value}")
+    return "\n".join(lines)

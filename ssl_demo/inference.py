@@ -1,0 +1,86 @@
+"""A task with its network: loaded once, run on a photo, on whatever device there is."""
+
+import functools
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from .checkpoints import load_weights
+from .drawing import seed_all
+from .images import load_photo, square, to_tensor
+from .pretext import Example, Number, Panel, PretextTask, parse_controls
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gives: panels (pictures and bars), figures, and the example they are of."""
+
+    panels: list[Panel]
+    figures: dict[str, Number]
+    example: Example
+    controls: dict[str, Any]
+    milliseconds: float
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The plain values of the figures."""
+        return {name: number.value for name, number in self.figures.items()}
+
+
+class Runner:
+    """One task and one network. `run` may be called from several threads."""
+
+    def __init__(self, task: PretextTask, model: torch.nn.Module):
+        self.task, self.model, self.lock = task, model, threading.Lock()
+
+    def run(self, image: Image.Image | str | os.PathLike, seed: int = 0, **controls) -> Result:
+        """One photo through the task. Same photo, seed and controls: the same pixels.
+
+        image: an RGB picture of any size, or the path of a file; its central square is used. Raises ValueError with one
+        sentence for a file that cannot be read, or a control that does not exist or is out of range.
+        """
+        values = parse_controls(self.task, controls)
+        seed = parse_seed(seed)
+        if not isinstance(image, Image.Image):
+            image = load_photo(image)
+        start = time.perf_counter()
+        with self.lock, torch.inference_mode():
+            device = pick_device()
+            self.model.to(device)
+            photo = to_tensor(square(image.convert("RGB"), self.task.input_size(**values)))[None]
+            example = self.task.example(photo.to(device), seed_all(seed), **values)
+            prediction = self.task.predict(self.model, example)
+            panels = self.task.render(example, prediction)
+            figures = self.task.numbers(self.model, example, prediction)
+            example = {name: value.cpu() for name, value in example.items()}  # a GPU may be lent for this call only
+        return Result(panels, figures, example, values, (time.perf_counter() - start) * 1000)
+
+
+@functools.lru_cache(maxsize=32)
+def load(task: str, weights: str | None = None) -> Runner:
+    """A task by name with bundled weights (a name), a file's, the best bundled ones (None), or "untrained" ones. Cached.
+
+    Raises ValueError for what does not exist or does not fit.
+    """
+    return Runner(*load_weights(task, weights))
+
+
+def parse_seed(seed: Any) -> int:
+    """A seed from 0 to 2**31 - 1. Raises ValueError for anything else."""
+    try:
+        number = int(str(seed if seed is not None else 0).removesuffix(".0"))
+    except ValueError:
+        number = -1
+    if not 0 <= number < 2**31:
+        raise ValueError(f"The seed must be a whole number from 0 to {2**31 - 1}, not {seed!r}.")
+    return number
+
+
+def pick_device() -> torch.device:
+    """CUDA where there is any (on ZeroGPU: while a decorated call runs), else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

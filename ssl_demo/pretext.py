@@ -1,0 +1,263 @@
+"""What every method here has in common: hide or disturb something in the data, predict it back, keep the encoder.
+
+Shapes, everywhere in this package:
+    B images, C channels, H W pixels, h w cells of a feature map, N patches, D width, K classes.
+Images are float32 in [0, 1], (B, 3, H, W). Masks are named `hidden` (1 = hidden). All chance comes from a `torch.Generator`.
+"""
+
+import importlib
+import pkgutil
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+FAMILIES = ("Predict a transformation", "Fill in what is missing", "Bring views together")
+STAGES = ("photo", "sees", "answers", "judged")  # the four steps of every tab, in this order
+
+Example = dict[str, Tensor]  # holds at least "inputs" and "targets"
+Prediction = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a person reads about a method. Data only."""
+
+    name: str
+    title: str
+    family: str
+    paper: str
+    authors: str
+    year: int
+    link: str
+    idea: str  # one sentence
+    shortcut: str  # what could cheat, and what guards against it
+    metric: str  # the key of `metrics` that is the score
+    metric_label: str
+    chance: float | str  # a level, or the name of the metric that measures the guess without looking
+    higher_is_better: bool = True
+    input: str = "image"  # or "video"
+
+    @property
+    def percent(self) -> bool:
+        """Whether the score is a share, shown as per cent."""
+        return self.metric == "accuracy"
+
+
+@dataclass(frozen=True)
+class Control:
+    """One knob. Its default is the setting of training.
+
+    kind: "slider" (minimum, maximum, step), "choice" (choices), "toggle", or "patches" (numbers of cells, chosen by clicking).
+    """
+
+    name: str
+    label: str
+    kind: str
+    default: Any
+    help: str
+    minimum: float = 0
+    maximum: float = 1
+    step: float = 1
+    choices: tuple[str, ...] = ()
+
+    def parse(self, value: Any) -> Any:
+        """The value in its own type, from what a slider, an API call or a command line gave.
+
+        Raises ValueError with one sentence when it is not of the kind or out of range.
+        """
+        if self.kind == "slider":
+            whole = float(self.step).is_integer() and float(self.minimum).is_integer()
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                raise ValueError(f"“{self.name}” must be a number, not {value!r}.") from None
+            if not self.minimum <= number <= self.maximum:
+                raise ValueError(f"“{self.name}” must be between {self.minimum:g} and {self.maximum:g}, not {number:g}.")
+            return round(number) if whole else number
+        if self.kind == "choice":
+            if str(value) not in self.choices:
+                raise ValueError(f"“{self.name}” must be one of {', '.join(self.choices)}, not {value!r}.")
+            return str(value)
+        if self.kind == "toggle":
+            text = str(value).lower()
+            if text not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
+                raise ValueError(f"“{self.name}” must be true or false, not {value!r}.")
+            return text in ("true", "1", "yes", "on")
+        assert self.kind == "patches", f"unknown kind of control: {self.kind}"
+        parts = str("" if value is None else value).replace(",", " ").split()
+        if not all(part.isdecimal() and len(part) < 6 for part in parts):
+            raise ValueError(f"“{self.name}” must be numbers of patches such as “0 5 17”, not {value!r}.")
+        return " ".join(str(number) for number in sorted({int(part) for part in parts}))
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One line of a bar chart: a share in [0, 1]."""
+
+    label: str
+    value: float
+    true: bool = False  # the right answer
+    chosen: bool = False  # the network's answer
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a tab: an image (H, W, 3) uint8, or bars; `stage` says in which of the four steps it stands."""
+
+    name: str
+    title: str
+    caption: str
+    stage: str
+    image: np.ndarray | None = None
+    bars: tuple[Bar, ...] = ()
+    click: str = ""  # what a click on it does, in a few words; empty: nothing
+
+    def __post_init__(self):
+        assert self.stage in STAGES, self.stage
+        assert (self.image is None) == bool(self.bars), f"panel {self.name} needs an image or bars"
+        if self.image is not None:
+            assert self.image.dtype == np.uint8 and self.image.ndim == 3 and self.image.shape[2] == 3, self.image.shape
+
+
+@dataclass(frozen=True)
+class Number:
+    """A figure of a run: its value, how a person reads it (no text: it is for programs only), and what it compares with."""
+
+    label: str
+    value: float | int | None
+    text: str = ""
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a task is trained by default. Every field can be set by `train --config name=value`."""
+
+    batch: int = 64  # photos in a step, over all processes
+    lr: float = 1e-3  # peak learning rate of AdamW
+    weight_decay: float = 0.05
+    beta2: float = 0.95
+    warmup: float = 0.05  # share of the run in which the learning rate rises
+    ema: float = 0.999  # decay of the averaged weights, which are the ones kept
+    clip: float = 1.0  # largest norm of the gradient
+    crop: tuple[float, float] = (0.5, 1.0)  # share of the photo's area that a random crop keeps
+    flip: bool = True
+    color: float = 0.0  # strength of changes of brightness, contrast and saturation
+    precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where it is measured to be faster
+    side: int = 144  # photos are cached at this size, in pixels
+
+
+class PretextTask:
+    """One paper. A subclass fills in the members below, in this order; nothing else in the package knows it by name.
+
+    An instance holds its configuration (`task.config`): what is needed to build the network again, saved with the weights.
+    """
+
+    card: ClassVar[Card]
+    controls: ClassVar[tuple[Control, ...]] = ()
+    defaults: ClassVar[dict[str, Any]] = {}
+    recipe: ClassVar[Recipe] = Recipe()
+
+    def __init__(self, **config):
+        unknown = sorted(set(config) - set(self.defaults))
+        if unknown:
+            raise ValueError(f"{self.card.name} has no setting “{unknown[0]}”; it has {', '.join(self.defaults)}.")
+        self.config = {**self.defaults, **config}
+
+    @property
+    def size(self) -> int:
+        """The side, in pixels, of the pictures the network was trained on."""
+        return self.config["size"]
+
+    def input_size(self, **controls) -> int:
+        """The side of the square that `example` expects under these controls."""
+        return self.size
+
+    def build(self) -> nn.Module:
+        """A fresh network, encoder + head, from `self.config`. No I/O."""
+        raise NotImplementedError
+
+    def example(self, images: Tensor, rng: torch.Generator, **controls) -> Example:
+        """The signal: images (B, 3, H, W) to `inputs` and `targets`. No network, no gradients."""
+        raise NotImplementedError
+
+    def training_example(self, images: Tensor, rng: torch.Generator) -> Example:
+        """What one step of training, and `evaluate`, sees. A task may make several examples of one photo."""
+        return self.example(images, rng)
+
+    def predict(self, model: nn.Module, example: Example) -> Prediction:
+        """The only forward pass of the task: named tensors, the intermediate ones too."""
+        raise NotImplementedError
+
+    def loss(self, example: Example, prediction: Prediction) -> tuple[Tensor, dict[str, float]]:
+        """The paper's equation: a scalar, and numbers worth logging."""
+        raise NotImplementedError
+
+    def metrics(self, example: Example, prediction: Prediction) -> dict[str, Tensor]:
+        """Named figures per example, each (B,); `card.metric` is among them."""
+        raise NotImplementedError
+
+    def aggregate(self, per_example: dict[str, Tensor]) -> dict[str, float]:
+        """The figures of a whole set from those of its examples: their means, unless a task says otherwise."""
+        return {name: values.double().mean().item() for name, values in per_example.items()}
+
+    def render(self, example: Example, prediction: Prediction) -> list[Panel]:
+        """The pictures of the first example."""
+        raise NotImplementedError
+
+    def numbers(self, model: nn.Module, example: Example, prediction: Prediction) -> dict[str, Number]:
+        """The figures of the first example, shown beside the panels."""
+        return {}
+
+    def click(self, panel: str, x: float, y: float, example: Example) -> dict[str, Any]:
+        """New values of controls after a click at (x, y), each in [0, 1), on a clickable panel."""
+        return {}
+
+    def features(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What is kept when the head is thrown away: (B, D), and a map (B, D, h, w) where there is one."""
+        raise NotImplementedError
+
+
+def parse_controls(task: PretextTask | type[PretextTask], values: dict[str, Any]) -> dict[str, Any]:
+    """All controls of a task, the given ones parsed, the others at their defaults. Raises ValueError on an unknown name."""
+    known = {control.name: control for control in task.controls}
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{task.card.name} has no control “{name}”; it has {', '.join(known) or 'none'}.")
+    return {name: control.parse(values.get(name, control.default)) for name, control in known.items()}
+
+
+@dataclass
+class _Registry:
+    tasks: dict[str, type[PretextTask]] = field(default_factory=dict)
+
+
+_registry = _Registry()
+
+
+def all_tasks() -> dict[str, type[PretextTask]]:
+    """Every task found in `ssl_demo/tasks/`, by name, in the order of the tabs. A file there is all it takes to be found."""
+    if not _registry.tasks:
+        package = importlib.import_module("ssl_demo.tasks")
+        found = {}
+        for module_info in pkgutil.iter_modules(package.__path__):
+            module = importlib.import_module(f"{package.__name__}.{module_info.name}")
+            for value in vars(module).values():
+                if isinstance(value, type) and issubclass(value, PretextTask) and value.__module__ == module.__name__:
+                    if value.card.name in found:
+                        raise KeyError(f"two tasks are named {value.card.name}")
+                    found[value.card.name] = value
+        order = sorted(found.values(), key=lambda task: (FAMILIES.index(task.card.family), task.card.year, task.card.name))
+        _registry.tasks = {task.card.name: task for task in order}
+    return _registry.tasks
+
+
+def create(name: str, **config) -> PretextTask:
+    """A task by name, with its configuration. Raises ValueError for a name that is not there."""
+    tasks = all_tasks()
+    if name not in tasks:
+        raise ValueError(f"There is no task “{name}”; there are {', '.join(tasks)}.")
+    return tasks[name](**config)

@@ -1,0 +1,294 @@
+"""One training loop that knows no task: AdamW, warm-up and cosine, averaged weights, resumable, cancellable.
+
+`train` is a generator of snapshots, so that a command, a test or a page can watch it, and stop it by closing it. The batch of a
+step is a pure function of (seed, step), so a resumed run continues on the same curve as one that was never stopped.
+"""
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .data import Batches, Photos, centre, prefetch
+from .pretext import PretextTask, Recipe
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a run is. `loss` and `metric` are means over the steps since the last snapshot."""
+
+    step: int
+    progress: float  # share of the budget that is spent, 0 to 1
+    seconds: float  # of training, over all resumed parts
+    images: int  # photos seen, over all processes
+    loss: float
+    metric: float
+    numbers: dict[str, float]
+    model: nn.Module  # the averaged weights
+    done: bool = False
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / max(self.seconds, 1e-9)
+
+
+class Step(nn.Module):
+    """A task's loss as the forward pass of one module, which is what DistributedDataParallel can wrap."""
+
+    def __init__(self, task: PretextTask, model: nn.Module, dtype: torch.dtype):
+        super().__init__()
+        self.task, self.model, self.dtype = task, model, dtype
+
+    def forward(self, example: dict[str, Tensor]):
+        device = example["inputs"].device.type
+        with torch.autocast(device, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            prediction = self.task.predict(self.model, example)
+            loss, numbers = self.task.loss(example, prediction)
+        return loss, numbers, prediction
+
+
+def train(
+    task: PretextTask,
+    photos: Photos,
+    recipe: Recipe | None = None,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    resume: Path | None = None,
+    log: Path | None = None,
+    start_from: nn.Module | None = None,
+    batches: Callable[[int], Tensor] | None = None,
+    every: float = 1.0,
+    save_every: float = 60.0,
+) -> Iterator[Snapshot]:
+    """Trains for `steps` or `minutes` (exactly one is given); yields a snapshot about each `every` seconds and at the end.
+
+    checkpoint: where the run is kept, each `save_every` seconds and when the generator is closed; written under a temporary name
+    and renamed, so a kill at any moment leaves the last one whole. resume: a checkpoint to go on from (ValueError if it is not
+    of this task and configuration). log: a JSONL file, a line a snapshot. start_from: a network whose weights to begin with.
+    batches: step -> images, instead of crops of the photos.
+    """
+    if (steps is None) == (minutes is None):
+        raise ValueError("Give the length of the training either in steps or in minutes.")
+    if (steps or minutes) <= 0:
+        raise ValueError("The length of the training must be more than nothing.")
+    recipe = recipe or task.recipe
+    state = PartialState()  # one process, or the processes of `accelerate launch`
+    device, rank, world = state.device, state.process_index, state.num_processes
+    if recipe.batch % world:
+        raise ValueError(f"The batch ({recipe.batch}) cannot be shared by {world} processes.")
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = task.build()
+    if start_from is not None:
+        model.load_state_dict(start_from.state_dict())
+    model = model.to(device, memory_format=torch.channels_last)
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(_groups(model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, recipe.beta2), fused=True)
+    run = Step(task, model, precision(recipe.precision, device)).train()
+    if world > 1:
+        run = DistributedDataParallel(run, device_ids=[device.index] if device.type == "cuda" else None)
+
+    step, seconds = 0, 0.0
+    if resume is not None:
+        saved = load_checkpoint(resume, task, recipe)
+        model.load_state_dict(saved["model"])
+        average.load_state_dict(saved["average"])
+        optimizer.load_state_dict(saved["optimizer"])
+        step, seconds = saved["step"], saved["seconds"]
+
+    def save() -> None:
+        if checkpoint is not None and rank == 0:
+            state = {"task": task.card.name, "config": task.config, "recipe": asdict(recipe), "seed": seed, "step": step,
+                     "seconds": seconds, "model": model.state_dict(), "average": average.state_dict(),
+                     "optimizer": optimizer.state_dict()}
+            write_atomically(checkpoint, lambda path: torch.save(state, path))
+
+    batches = batches or Batches(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, recipe.color, rank, world)
+    feed = prefetch(batches, step, steps if steps is not None else 2**62)
+    sums, since, spoke, saved_at, finished = torch.zeros(2), 0, time.monotonic(), time.monotonic(), False
+    spoke -= every  # the first step is worth a snapshot: it shows the loss of an untrained network
+    try:
+        while True:
+            progress = step / steps if steps is not None else seconds / (60 * minutes)
+            if progress >= 1:
+                break
+            started = time.perf_counter()
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * schedule(progress, recipe.warmup)
+            images = next(feed).to(device)
+            rng = torch.Generator().manual_seed(hash((seed, step, rank)) % 2**63)
+            example = task.training_example(images, rng)
+            loss, numbers, prediction = run(example)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+            optimizer.step()
+            step += 1
+            update_average(average, model, min(recipe.ema, (1 + step) / (10 + step)))
+            sums[0] += loss.item()  # .item() waits for the device, so `seconds` is honest
+            since += 1
+            seconds += time.perf_counter() - started
+            if not math.isfinite(sums[0]):
+                raise FloatingPointError(f"the loss is not a number any more at step {step}: try a lower learning rate")
+
+            finished = (steps is not None and step >= steps) or (minutes is not None and seconds >= 60 * minutes)
+            if finished or time.monotonic() - spoke >= every:
+                with torch.no_grad():
+                    metric = task.metrics(example, prediction)[task.card.metric].mean().item()
+                progress = min(1.0, step / steps if steps is not None else seconds / (60 * minutes))
+                snapshot = Snapshot(step, progress, seconds, step * recipe.batch, sums[0].item() / since, metric, numbers,
+                                    average, finished)
+                if log is not None and rank == 0:
+                    _append(log, snapshot)
+                yield snapshot
+                sums.zero_()
+                since, spoke = 0, time.monotonic()
+            if time.monotonic() - saved_at >= save_every:
+                save()
+                saved_at = time.monotonic()
+    finally:
+        feed.close()
+        save()
+
+
+def schedule(progress: float, warmup: float) -> float:
+    """The learning rate's share of its peak: linear up, then half a cosine down to a hundredth."""
+    if progress < warmup:
+        return (progress + 1e-3) / (warmup + 1e-3)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """average = decay * average + (1 - decay) * model, for parameters and for buffers such as batch norm's statistics."""
+    mine, theirs = list(average.state_dict().values()), list(model.state_dict().values())
+    floats = [i for i, value in enumerate(mine) if value.is_floating_point()]
+    torch._foreach_lerp_([mine[i] for i in floats], [theirs[i] for i in floats], 1 - decay)
+    for i in set(range(len(mine))) - set(floats):
+        mine[i].copy_(theirs[i])
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Weight decay for matrices and filters only: biases, gains and tokens are not pulled to zero."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+_bfloat16_pays: dict[str, bool] = {}
+
+
+def precision(name: str, device: torch.device) -> torch.dtype:
+    """The type of matrix products: "float32", "bfloat16", or "auto": whichever is faster here, by a measured product.
+
+    Processors without bfloat16 arithmetic emulate it slowly, and no name tells for sure, so we time it, once a process.
+    """
+    if name not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"“precision” must be auto, float32 or bfloat16, not {name}.")
+    if name == "auto":
+        if device.type not in _bfloat16_pays:
+            faster = device.type == "cuda" or _time_product(torch.bfloat16) < 0.8 * _time_product(torch.float32)
+            _bfloat16_pays[device.type] = faster
+        name = "bfloat16" if _bfloat16_pays[device.type] else "float32"
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def _time_product(dtype: torch.dtype, size: int = 512) -> float:
+    a, times = torch.ones(size, size, dtype=dtype), []
+    for _ in range(8):
+        start = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def write_atomically(path: Path, write) -> None:
+    """`write(temporary path)`, then rename: whoever looks sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path, task: PretextTask, recipe: Recipe) -> dict:
+    """What `train` saved. Raises ValueError where it is missing, damaged, or of another task, network or recipe."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"There is no checkpoint {path}.") from None
+    except Exception as error:  # a damaged file fails in as many ways as there are bytes
+        raise ValueError(f"{path} is not a checkpoint of a training run ({type(error).__name__}).") from None
+    if not isinstance(saved, dict) or saved.get("task") != task.card.name:
+        raise ValueError(f"{path} is not a checkpoint of {task.card.name}.")
+    plain = json.loads(json.dumps([task.config, asdict(recipe)]))  # tuples and lists are the same thing in a file
+    if json.loads(json.dumps([saved["config"], saved["recipe"]])) != plain:
+        raise ValueError(f"{path} was trained with another configuration; resume it with the same one.")
+    return saved
+
+
+def _append(log: Path, snapshot: Snapshot) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    line = {"step": snapshot.step, "seconds": round(snapshot.seconds, 2), "images": snapshot.images,
+            "loss": round(snapshot.loss, 5), "metric": round(snapshot.metric, 5), **snapshot.numbers}
+    with open(log, "a") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+@torch.no_grad()
+def evaluate(task: PretextTask, model: nn.Module, photos: Photos, seed: int = 0, batch: int = 64) -> dict[str, float]:
+    """The task's metrics over all photos, undisturbed centre squares, in float32; chance from the seed."""
+    device, rng = next(model.parameters()).device, torch.Generator().manual_seed(seed)
+    collected: dict[str, list[Tensor]] = {}
+    for images in centre(photos, task.size, batch):
+        example = task.training_example(images.to(device), rng)
+        for name, values in task.metrics(example, task.predict(model, example)).items():
+            collected.setdefault(name, []).append(values.cpu())
+    return task.aggregate({name: torch.cat(values) for name, values in collected.items()})
+
+
+def with_settings(task_type: type[PretextTask], settings: dict[str, str]) -> tuple[PretextTask, Recipe]:
+    """A task and a recipe with `name=value` settings applied to whichever of them has the name, parsed to its default's type.
+
+    Raises ValueError on an unknown name or a value of the wrong type.
+    """
+    config, changes = {}, {}
+    for name, text in settings.items():
+        if name in task_type.defaults:
+            config[name] = _parse(name, text, task_type.defaults[name])
+        elif hasattr(task_type.recipe, name):
+            changes[name] = _parse(name, text, getattr(task_type.recipe, name))
+        else:
+            known = ", ".join([*task_type.defaults, *asdict(task_type.recipe)])
+            raise ValueError(f"There is no setting “{name}”; there are {known}.")
+    return task_type(**config), replace(task_type.recipe, **changes)
+
+
+def _parse(name: str, text: str, default):
+    if isinstance(default, str):
+        return text
+    try:
+        value = json.loads(text.lower())
+    except json.JSONDecodeError:
+        raise ValueError(f"“{name}” must be like {json.dumps(default)}, not {text}.") from None
+    if isinstance(default, tuple):
+        value = tuple(value) if isinstance(value, list) else value
+    numbers = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
+    if type(value) is not type(default) and not numbers:
+        raise ValueError(f"“{name}” must be like {json.dumps(default)}, not {text}.")
+    return float(value) if numbers else value

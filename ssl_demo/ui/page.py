@@ -1,0 +1,118 @@
+"""The page: one photo for the whole app, and a tab for every task that is found."""
+
+import html
+from pathlib import Path
+
+import gradio as gr
+from gradio.data_classes import ImageData
+from PIL import Image
+
+from .. import inference
+from ..images import square
+from ..pretext import all_tasks
+from .examples import EXAMPLES
+from .photo_input import PhotoInput
+from .story import data_url
+from .task_tab import QUICK, TaskTab
+
+CSS = Path(__file__).with_name("style.css")
+THEME = gr.themes.Base(primary_hue="blue", neutral_hue="stone", radius_size="sm", text_size="md",
+                       font=["system-ui", "Segoe UI", "Helvetica Neue", "sans-serif"],
+                       font_mono=["ui-monospace", "Consolas", "monospace"])
+
+
+def run(name: str, weights: str | None, photo: Image.Image, seed: int, controls: dict) -> inference.Result:
+    """One run of a task; the only way from the page to a network, so that a host can wrap it (ZeroGPU)."""
+    return inference.load(name, weights).run(photo, seed=seed, **controls)
+
+
+def build(run=run) -> gr.Blocks:
+    """The whole interface. Nothing is launched."""
+    tasks = all_tasks()
+    first = EXAMPLES[0].image
+    with gr.Blocks(title="Self-supervised learning, seen", analytics_enabled=False, delete_cache=(600, 3600),
+                   fill_width=True) as demo:
+        gr.HTML("<header><h1>Learning without labels</h1><p>Hide or disturb something in a photo, predict it back, keep the "
+                "encoder. Every answer here is computed now, by networks we trained.</p></header>")
+        photo = gr.State(first)
+        active = gr.State(next(iter(tasks)))
+        with gr.Row(elem_id="page"):
+            with gr.Column(scale=0, min_width=272, elem_id="side"):
+                upload = PhotoInput(first, label="Your photo", sources=["upload", "webcam", "clipboard"], height=250,
+                                    elem_id="photo", buttons=[], alt_text="The photo all tabs work on")
+                examples = gr.HTML(thumbnails(), elem_id="examples", js_on_load=PICK)
+                gr.HTML("<p class='note'>Your photo stays in this visit: it is kept in memory, never stored for longer than an "
+                        "hour, and never used for training.</p>")
+            with gr.Column(scale=1, min_width=320), gr.Tabs(elem_id="tasks"):
+                tabs, opened = {}, {}
+                for name, task in tasks.items():
+                    with gr.Tab(task.card.title, id=name, elem_id=f"tab-{name}") as opened[name]:
+                        tabs[name] = TaskTab(task, run, first if not tabs else None)
+
+        everything = {photo, active, *(component for tab in tabs.values() for component in tab.inputs)}
+        stories = [tab.story for tab in tabs.values()]
+
+        def refresh(values: dict, picture: Image.Image, name: str) -> dict:
+            tab = tabs[name]
+            return {tab.story: tab.answer(picture, *(values[component] for component in tab.inputs))}
+
+        def take(raw: dict | None):
+            """A new photo; a bad file is named in a toast and the one before stays."""
+            if raw is None:
+                return gr.skip()
+            try:
+                return upload.read(ImageData(**raw))
+            except ValueError as error:
+                gr.Warning(html.escape(str(error)))
+                return gr.skip()
+
+        taken = gr.State(None)
+
+        def spread(values: dict) -> dict:
+            """The photo just taken, or the one before, in its box, in the session and in the open tab."""
+            new = values[taken]
+            picture = new if new is not None else values[photo]
+            return {upload: picture, photo: picture, taken: None, **refresh(values, picture, values[active])}
+
+        everything_taken = {*everything, taken}
+        gr.on([upload.upload, upload.input], take, upload, taken, preprocess=False, show_progress="hidden",
+              api_visibility="private", concurrency_id="model").then(
+            spread, everything_taken, [upload, photo, taken, *stories], show_progress="hidden", api_visibility="private",
+            concurrency_id="model")
+
+        def pick(values: dict, event: gr.EventData) -> dict:
+            index = event._data.get("index")
+            if index not in range(len(EXAMPLES)):
+                return {photo: values[photo]}
+            picture = EXAMPLES[index].image
+            return {upload: picture, photo: picture, **refresh(values, picture, values[active])}
+
+        examples.select(pick, everything, [upload, photo, *stories], **QUICK)
+        for name, tab in tabs.items():
+            tab.listen(photo, upload)
+
+            def open_tab(values: dict, name=name) -> dict:
+                return {active: name, **refresh(values, values[photo], name)}
+
+            opened[name].select(open_tab, everything, [active, tab.story], **QUICK)
+    return demo
+
+
+def thumbnails() -> str:
+    """The example photos as buttons with their credits."""
+    import numpy as np
+
+    buttons = "".join(f'<button type="button" data-index="{index}" title="{html.escape(f"{e.title}. {e.credit}")}">'
+                      f'<img src="{data_url(np.asarray(square(e.image, 96)))}" alt="Example: {html.escape(e.title)}"></button>'
+                      for index, e in enumerate(EXAMPLES))
+    credits = "; ".join(f"{e.title}: {e.credit.removesuffix(', via scikit-image')}" for e in EXAMPLES)
+    return (f'<div class="examples"><p>Or take an example</p><div class="row">{buttons}</div>'
+            f"<details><summary>Credits</summary>{html.escape(credits)}; all via scikit-image.</details></div>")
+
+
+PICK = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-index]');
+  if (button) trigger('select', {index: Number(button.dataset.index)});
+});
+"""

@@ -1,0 +1,60 @@
+"""A picture input that reads every upload through ``ssl_demo.images``."""
+
+import functools
+import html
+
+import gradio as gr
+from gradio.context import LocalContext
+from gradio.data_classes import ImageData
+from gradio.processing_utils import save_base64_to_cache
+from gradio.utils import is_in_or_equal, is_static_file
+from PIL import Image
+
+from ssl_demo.images import limit, load_photo
+
+
+class PhotoInput(gr.Image):
+    """``gr.Image`` whose value is an upright RGB ``PIL.Image``, its longest side at most 1024 pixels, or None.
+
+    The stock component clips 16-bit greys, drops alpha, keeps the palette indices of a GIF and says only "Error" about a bad
+    file. Here the file goes through ``load_photo``, and what that refuses reaches the visitor as its one sentence.
+    Takes the arguments of ``gr.Image``; pictures shown in it are served as PNG, which keeps every pixel.
+    """
+
+    is_template = True  # drawn by the front end of gr.Image
+
+    # Gradio asks the signature which properties to send to the browser, so it must be that of gr.Image.
+    @functools.wraps(gr.Image.__init__)
+    def __init__(self, value=None, **arguments):
+        super().__init__(value, **{"type": "pil", "format": "png", **arguments})
+
+    def preprocess(self, payload: ImageData | None) -> Image.Image | None:
+        """The uploaded photo; None where there is none. Raises gr.Error with one sentence where it cannot be read."""
+        if payload is None:
+            return None
+        try:
+            return self.read(payload)
+        except ValueError as error:
+            # Toasts are drawn as HTML, and a file's name is the visitor's text.
+            raise gr.Error(html.escape(str(error)), print_exception=False) from None
+
+    def read(self, payload: ImageData) -> Image.Image:
+        """The photo in what the browser or a client sent. Raises ValueError with one sentence where it cannot be read."""
+        return limit(load_photo(self._path(payload), payload.orig_name or "your picture"))
+
+    def _path(self, payload: ImageData) -> str:
+        """Where the picture lies on this computer; a data URL, which gr.Image prefers as well, is written to its cache."""
+        if payload.url and payload.url.startswith("data:"):
+            try:
+                return save_base64_to_cache(payload.url, cache_dir=self.GRADIO_CACHE)
+            except ValueError:  # not base64
+                raise ValueError("The picture arrived damaged; please upload it again.") from None
+        if payload.path is None:
+            raise ValueError("No picture arrived; please upload it again.")
+        # Gradio 6.31 checks a path against its upload folder only if the caller marked it as a file ("meta"). A caller of the
+        # API who leaves the mark out could name, and so see, any picture on the server.
+        app = LocalContext.blocks.get(None)
+        is_served = app is not None and app.has_launched
+        if is_served and not (is_in_or_equal(payload.path, self.GRADIO_CACHE) or is_static_file(payload.path)):
+            raise ValueError("Only uploaded pictures can be used; please upload it first.")
+        return payload.path
