@@ -92,14 +92,13 @@ def load_weights(name: str, weights: str | os.PathLike | None = None, seed: int 
     Raises ValueError where the file is no safetensors, is of another task, does not fit its configuration to the last tensor,
     or is not the one its card describes.
     """
+    create(name)  # an unknown task is said first
     if weights == UNTRAINED:
-        first = next(iter(bundled(name)), None)
-        config = read_card(WEIGHTS / f"{first}.safetensors")["config"] if first else {}
-        task = create(name, **config)
+        best = next(iter(bundled(name).values()), {})
+        task = create(name, **best.get("config", {}))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return task, task.build().eval()
-    create(name)  # an unknown task is said first
     path = find(name, weights)
     try:
         with safe_open(path, framework="pt") as file:

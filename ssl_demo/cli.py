@@ -31,11 +31,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(report) if options.json else _readable(report))
         return 0
     except ValueError as error:
-        print(f"ssl_demo: {error}", file=sys.stderr)
+        print(f"ssl_demo: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away: nothing left to say
         return 0
+    except OSError as error:  # a file that may not be written, a full disk
+        print(f"ssl_demo: {error.filename or 'a file'} cannot be used ({error.strerror or error}).", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("ssl_demo: interrupted", file=sys.stderr)
         return 130
@@ -92,13 +95,16 @@ def _list(options) -> dict:
 
     rows = []
     for name, task in all_tasks().items():
+        cards = bundled(name)
         weights = [{"name": weight, "bundled": True, "params": card.get("params"), "bytes": card.get("bytes"),
-                    "score": card.get("heldout", {}).get("score")} for weight, card in bundled(name).items()]
+                    "score": card.get("heldout", {}).get("score")} for weight, card in cards.items()]
         controls = [{"name": c.name, "kind": c.kind, "default": c.default, "help": c.help, "choices": list(c.choices),
                      "range": [c.minimum, c.maximum] if c.kind == "slider" else None} for c in task.controls]
-        card = task.card
+        card, best = task.card, next(iter(cards.values()), {})
+        # A chance that is no level but a guess without looking was measured together with the best weights' score.
+        chance = best.get("heldout", {}).get("chance") if isinstance(card.chance, str) else card.chance
         rows.append({"name": name, "title": card.title, "year": card.year, "family": card.family, "metric": card.metric,
-                     "chance": card.chance, "weights": weights, "controls": controls})
+                     "chance": chance, "weights": weights, "controls": controls})
     return {"tasks": rows}
 
 
@@ -131,7 +137,7 @@ def _evaluate(options) -> dict:
     path = None if options.weights == UNTRAINED else find(options.task, options.weights)
     if options.record and path is None:
         raise ValueError("An untrained network has no card to record a score in.")
-    photos = load_photos(options.data, task.recipe.side, limit=options.limit)
+    photos = load_photos(options.data, task.recipe.side, limit=options.limit, seed=options.seed)
     device = pick_device()
     metrics = evaluate(task, model.to(device), photos, options.seed)
     if path is None:
@@ -167,7 +173,7 @@ def _train(options) -> dict | None:
     # A part of the photos is kept for watching: recipes are chosen on it, and held-out photos stay out of every choice.
     learned, kept = photos.split(0.04, seed=0) if len(photos) >= 50 else (photos, photos)
     kept = kept.take(range(min(len(kept), 1000)))
-    first = last = None
+    last = None
     with tqdm(total=1.0, desc=options.task, file=sys.stderr, bar_format="{desc} {percentage:3.0f}% {elapsed} {postfix}") as bar:
         log, checkpoint = out.with_suffix(".jsonl"), out.with_suffix(".checkpoint")
         if options.resume is None:
@@ -175,7 +181,6 @@ def _train(options) -> dict | None:
         try:
             for last in train(task, learned, recipe, steps=options.steps, minutes=options.minutes, seed=options.seed,
                               checkpoint=checkpoint, resume=options.resume, log=log):
-                first = first or last
                 bar.set_postfix_str(f"step {last.step}, loss {last.loss:.4f}, {task.card.metric} {last.metric:.4f}, "
                                     f"{last.images_per_second:.0f} images/s", refresh=False)
                 bar.update(last.progress - bar.n)

@@ -69,6 +69,21 @@ def init_transformer(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """(B, 3, H, W) to (B, N, 3 * patch * patch), patches in reading order."""
+    B, C, H, W = images.shape
+    grid = images.reshape(B, C, H // patch, patch, W // patch, patch)
+    return grid.permute(0, 2, 4, 1, 3, 5).reshape(B, -1, C * patch * patch)
+
+
+def unpatchify(patches: Tensor, patch: int) -> Tensor:
+    """The inverse of `patchify` for square images."""
+    B, N, P = patches.shape
+    side = round(N**0.5)
+    grid = patches.reshape(B, side, side, P // patch**2, patch, patch)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(B, -1, side * patch, side * patch)
+
+
 def sincos_positions(side: int, width: int) -> Tensor:
     """Fixed 2-D sine-cosine positions of a side x side grid, (N, D): half the width for rows, half for columns.
 
@@ -84,11 +99,11 @@ def sincos_positions(side: int, width: int) -> Tensor:
 
 
 def multiply_adds(function, *arguments) -> int:
-    """Multiply-adds of one call, counted by PyTorch's own counter (which reports two operations for each)."""
+    """Multiply-adds of one call, a backward pass in it included, by PyTorch's own counter (which reports two operations each)."""
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
+    with counter:
         function(*arguments)
     return counter.get_total_flops() // 2
 

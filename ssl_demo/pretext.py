@@ -149,6 +149,18 @@ class Recipe:
     precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where it is measured to be faster
     side: int = 144  # photos are cached at this size, in pixels
 
+    def __post_init__(self):
+        """Raises ValueError where a value makes no sense, since people set them on the command line."""
+        sensible = {
+            "batch": self.batch >= 1, "lr": self.lr > 0, "weight_decay": self.weight_decay >= 0, "beta2": 0 <= self.beta2 < 1,
+            "warmup": 0 <= self.warmup < 1, "ema": 0 <= self.ema < 1, "clip": self.clip > 0, "side": 8 <= self.side <= 1024,
+            "crop": len(self.crop) == 2 and 0 < self.crop[0] <= self.crop[1] <= 1, "color": 0 <= self.color <= 1,
+            "precision": self.precision in ("auto", "float32", "bfloat16"),
+        }  # fmt: skip
+        for name, is_sensible in sensible.items():
+            if not is_sensible:
+                raise ValueError(f"“{name}” cannot be {getattr(self, name)}.")
+
 
 class PretextTask:
     """One paper. A subclass fills in the members below, in this order; nothing else in the package knows it by name.

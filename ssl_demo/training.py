@@ -24,7 +24,7 @@ from .pretext import PretextTask, Recipe
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a run is. `loss` and `metric` are means over the steps since the last snapshot."""
+    """Where a run is. `loss` is the mean over the steps since the last snapshot, `metric` that of the last step's batch."""
 
     step: int
     progress: float  # share of the budget that is spent, 0 to 1
@@ -76,8 +76,8 @@ def train(
 
     checkpoint: where the run is kept, each `save_every` seconds and when the generator is closed; written under a temporary name
     and renamed, so a kill at any moment leaves the last one whole. resume: a checkpoint to go on from (ValueError if it is not
-    of this task and configuration). log: a JSONL file, a line a snapshot. start_from: a network whose weights to begin with.
-    batches: step -> images, instead of crops of the photos.
+    of this task, configuration and seed). log: a JSONL file, a line a snapshot. start_from: a network whose weights to begin
+    with. batches: step -> images, instead of crops of the photos. Raises FloatingPointError when the loss is not finite.
     """
     if (steps is None) == (minutes is None):
         raise ValueError("Give the length of the training either in steps or in minutes.")
@@ -103,11 +103,13 @@ def train(
 
     step, seconds = 0, 0.0
     if resume is not None:
-        saved = load_checkpoint(resume, task, recipe)
+        saved = load_checkpoint(resume, task, recipe, seed)
         model.load_state_dict(saved["model"])
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
         step, seconds = saved["step"], saved["seconds"]
+        if log is not None and rank == 0:
+            _cut_log(log, step)
 
     def save() -> None:
         if checkpoint is not None and rank == 0:
@@ -118,7 +120,7 @@ def train(
 
     batches = batches or Batches(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, recipe.color, rank, world)
     feed = prefetch(batches, step, steps if steps is not None else 2**62)
-    sums, since, spoke, saved_at, finished = torch.zeros(2), 0, time.monotonic(), time.monotonic(), False
+    total, since, spoke, saved_at, finished = 0.0, 0, time.monotonic(), time.monotonic(), False
     spoke -= every  # the first step is worth a snapshot: it shows the loss of an untrained network
     try:
         while True:
@@ -138,10 +140,12 @@ def train(
             optimizer.step()
             step += 1
             update_average(average, model, min(recipe.ema, (1 + step) / (10 + step)))
-            sums[0] += loss.item()  # .item() waits for the device, so `seconds` is honest
-            since += 1
-            seconds += time.perf_counter() - started
-            if not math.isfinite(sums[0]):
+            spent = loss.item(), time.perf_counter() - started  # .item() waits for the device, so the time is honest
+            if world > 1:  # all processes have the same loss to report, and the same clock, or they would stop at different steps
+                spent = _mean_of_processes(spent, device)
+            total, since, seconds = total + spent[0], since + 1, seconds + spent[1]
+            if not math.isfinite(total):
+                checkpoint = None  # what was kept is from before it went wrong
                 raise FloatingPointError(f"the loss is not a number any more at step {step}: try a lower learning rate")
 
             finished = (steps is not None and step >= steps) or (minutes is not None and seconds >= 60 * minutes)
@@ -149,19 +153,24 @@ def train(
                 with torch.no_grad():
                     metric = task.metrics(example, prediction)[task.card.metric].mean().item()
                 progress = min(1.0, step / steps if steps is not None else seconds / (60 * minutes))
-                snapshot = Snapshot(step, progress, seconds, step * recipe.batch, sums[0].item() / since, metric, numbers,
+                snapshot = Snapshot(step, progress, seconds, step * recipe.batch, total / since, metric, numbers,
                                     average, finished)
                 if log is not None and rank == 0:
                     _append(log, snapshot)
                 yield snapshot
-                sums.zero_()
-                since, spoke = 0, time.monotonic()
+                total, since, spoke = 0.0, 0, time.monotonic()
             if time.monotonic() - saved_at >= save_every:
                 save()
                 saved_at = time.monotonic()
     finally:
         feed.close()
         save()
+
+
+def _mean_of_processes(figures: tuple[float, ...], device: torch.device) -> list[float]:
+    means = torch.tensor(figures, dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(means)
+    return (means / torch.distributed.get_world_size()).tolist()
 
 
 def schedule(progress: float, warmup: float) -> float:
@@ -226,8 +235,8 @@ def write_atomically(path: Path, write) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path, task: PretextTask, recipe: Recipe) -> dict:
-    """What `train` saved. Raises ValueError where it is missing, damaged, or of another task, network or recipe."""
+def load_checkpoint(path: Path, task: PretextTask, recipe: Recipe, seed: int) -> dict:
+    """What `train` saved. Raises ValueError where it is missing, damaged, or of another task, network, recipe or seed."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -239,6 +248,8 @@ def load_checkpoint(path: Path, task: PretextTask, recipe: Recipe) -> dict:
     plain = json.loads(json.dumps([task.config, asdict(recipe)]))  # tuples and lists are the same thing in a file
     if json.loads(json.dumps([saved["config"], saved["recipe"]])) != plain:
         raise ValueError(f"{path} was trained with another configuration; resume it with the same one.")
+    if saved["seed"] != seed:
+        raise ValueError(f"{path} was trained with seed {saved['seed']}; resume it with the same one.")
     return saved
 
 
@@ -248,6 +259,14 @@ def _append(log: Path, snapshot: Snapshot) -> None:
             "loss": round(snapshot.loss, 5), "metric": round(snapshot.metric, 5), **snapshot.numbers}
     with open(log, "a") as stream:
         stream.write(json.dumps(line) + "\n")
+
+
+def _cut_log(log: Path, step: int) -> None:
+    """Drops the lines of steps that a kill lost after the last checkpoint, since they will be made again."""
+    if log.is_file():
+        whole = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        kept = "".join(line for line in whole if json.loads(line)["step"] <= step)
+        write_atomically(log, lambda path: path.write_text(kept))
 
 
 @torch.no_grad()
@@ -271,12 +290,20 @@ def with_settings(task_type: type[PretextTask], settings: dict[str, str]) -> tup
     for name, text in settings.items():
         if name in task_type.defaults:
             config[name] = _parse(name, text, task_type.defaults[name])
-        elif hasattr(task_type.recipe, name):
+        elif name in asdict(task_type.recipe):
             changes[name] = _parse(name, text, getattr(task_type.recipe, name))
         else:
             known = ", ".join([*task_type.defaults, *asdict(task_type.recipe)])
             raise ValueError(f"There is no setting “{name}”; there are {known}.")
-    return task_type(**config), replace(task_type.recipe, **changes)
+    task, recipe = task_type(**config), replace(task_type.recipe, **changes)
+    try:
+        with torch.device("meta"):  # no memory, no time: only whether the sizes fit together
+            task.build()
+    except ValueError:
+        raise
+    except Exception as error:  # networks complain about sizes in many ways
+        raise ValueError(f"No network can be built with these settings ({str(error) or type(error).__name__}).") from None
+    return task, recipe
 
 
 def _parse(name: str, text: str, default):
@@ -288,6 +315,8 @@ def _parse(name: str, text: str, default):
         raise ValueError(f"“{name}” must be like {json.dumps(default)}, not {text}.") from None
     if isinstance(default, tuple):
         value = tuple(value) if isinstance(value, list) else value
+    if isinstance(value, (list, tuple)) and not all(type(entry) in (int, float) for entry in value):
+        value = None
     numbers = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
     if type(value) is not type(default) and not numbers:
         raise ValueError(f"“{name}” must be like {json.dumps(default)}, not {text}.")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .. import drawing
 from ..baselines import smooth_interpolation
-from ..nets import init_transformer, milliseconds, multiply_adds, sincos_positions, transformer
+from ..nets import init_transformer, milliseconds, patchify, sincos_positions, transformer, unpatchify
 from ..pretext import Card, Control, Example, Number, Panel, Prediction, PretextTask, Recipe
 
 MEAN, SPREAD = 0.45, 0.27  # of photos' pixels, roughly: the network works on standardised pixels
@@ -48,27 +48,17 @@ class MaskedAutoencoder(nn.Module):
         """Visible patches (B, V, P) at places (B, V) to (B, V, D). The cost is that of V tokens, not of N."""
         return self.norm(self.encoder(self.embed((patches - MEAN) / SPREAD) + self.positions[visible]))
 
+    def encoder_multiply_adds(self, tokens: int) -> int:
+        """The encoder's work: linear in the tokens for its matrices (12 D^2 each block), quadratic for attention."""
+        D, depth = self.embed.out_features, len(self.encoder)
+        return tokens * (self.embed.in_features * D + depth * 12 * D**2) + depth * 2 * tokens**2 * D
+
     def decode(self, encoded: Tensor, visible: Tensor) -> Tensor:
         """Encoded patches (B, V, D) at places (B, V) to pixels in [0, 1], roughly, of all places, (B, N, P)."""
         tokens = self.to_decoder(encoded)  # (B, V, D')
         places = self.mask_token.to(tokens.dtype).repeat(len(tokens), len(self.decoder_positions), 1)  # (B, N, D')
         places = places.scatter(1, visible[:, :, None].expand_as(tokens), tokens) + self.decoder_positions
         return self.to_pixels(self.decoder_norm(self.decoder(places))).float() * SPREAD + MEAN
-
-
-def patchify(images: Tensor, patch: int) -> Tensor:
-    """(B, 3, H, W) to (B, N, 3 * patch * patch), patches in reading order."""
-    B, C, H, W = images.shape
-    grid = images.reshape(B, C, H // patch, patch, W // patch, patch)
-    return grid.permute(0, 2, 4, 1, 3, 5).reshape(B, -1, C * patch * patch)
-
-
-def unpatchify(patches: Tensor, patch: int) -> Tensor:
-    """The inverse of `patchify` for square images."""
-    B, N, P = patches.shape
-    side = round(N**0.5)
-    grid = patches.reshape(B, side, side, P // patch**2, patch, patch)
-    return grid.permute(0, 3, 1, 4, 2, 5).reshape(B, -1, side * patch, side * patch)
 
 
 def rank_places(kind: str, count: int, images: int, side: int, rng: torch.Generator) -> Tensor:
@@ -99,9 +89,10 @@ class MAE(PretextTask):
         authors="He, Chen, Xie, Li, Dollár, Girshick",
         year=2021,
         link="https://arxiv.org/abs/2111.06377",
-        idea="Hide three quarters of a photo and draw them from the rest: beyond what a blur can fill in, that takes knowing what is there.",
-        shortcut="Small holes can be filled by blurring their neighbours. A high mask ratio leaves too little for that, and the blur's own "
-        "error stands beside ours. No statistic of a hidden patch ever reaches the network or the picture.",
+        idea="Hide three quarters of a photo and draw them from the rest: beyond what a blur can fill in, "
+        "that takes knowing what is there.",
+        shortcut="Small holes can be filled by blurring their neighbours. A high mask ratio leaves too little for that, and the "
+        "blur's own error stands beside ours. No statistic of a hidden patch ever reaches the network or the picture.",
         metric="mse_hidden",
         metric_label="Squared error on hidden patches of held-out photos",
         chance="mse_mean_color",
@@ -127,7 +118,8 @@ class MAE(PretextTask):
         names = ("size", "patch", "width", "depth", "heads", "decoder_width", "decoder_depth")
         return MaskedAutoencoder(**{name: self.config[name] for name in names})
 
-    def example(self, images: Tensor, rng: torch.Generator, mask_ratio: float = 75, kind: str = "random", patches: str = "") -> Example:
+    def example(self, images: Tensor, rng: torch.Generator, mask_ratio: float = 75, kind: str = "random",
+                patches: str = "") -> Example:  # fmt: skip
         side = images.shape[-1] // self.config["patch"]
         count = round(side * side * mask_ratio / 100)
         if kind == "by hand":
@@ -198,7 +190,7 @@ class MAE(PretextTask):
         inputs, visible, targets = example["inputs"][:1], example["visible"][:1], example["targets"][:1]
         every = torch.arange(targets.shape[1], device=targets.device)[None]
         seen, total = visible.shape[1], targets.shape[1]
-        work, work_all = multiply_adds(model.encode, inputs, visible), multiply_adds(model.encode, targets, every)
+        work, work_all = model.encoder_multiply_adds(seen), model.encoder_multiply_adds(total)
         time_seen, time_all = milliseconds(model.encode, inputs, visible), milliseconds(model.encode, targets, every)
         figures = {name: values[0].item() for name, values in self.metrics(example, prediction).items()}
         ours, color, smooth = figures["mse_hidden"], figures["mse_mean_color"], figures["mse_smooth"]
@@ -206,15 +198,19 @@ class MAE(PretextTask):
         return {
             "tokens": Number("Patches encoded", seen, f"{seen} of {total}"),
             "tokens_all": Number("Patches in all", total),
-            "multiply_adds": Number("Encoder's work", work, f"{work / 1e6:.0f} M multiply-adds", f"{work_all / 1e6:.0f} M for all patches"),
+            "multiply_adds": Number("Encoder's multiply-adds", work, f"{work / 1e6:.0f} M",
+                                    f"{work_all / 1e6:.0f} M for all patches"),
             "multiply_adds_all": Number("Encoder's work on all patches", work_all),
-            "encoder_milliseconds": Number("Encoder's time", time_seen, f"{time_seen:.1f} ms", f"{time_all:.1f} ms for all patches"),
+            "encoder_milliseconds": Number("Encoder's time", time_seen, f"{time_seen:.1f} ms",
+                                           f"{time_all:.1f} ms for all patches"),
             "encoder_milliseconds_all": Number("Encoder's time on all patches", time_all),
-            "mse_hidden": Number("Error on hidden patches", ours, f"{ours:.4f}", f"a blur: {smooth:.4f}, mean colour: {color:.4f}"),
+            "mse_hidden": Number("Error on hidden patches", ours, f"{ours:.4f}",
+                                 f"a blur: {smooth:.4f}, mean colour: {color:.4f}"),
             "mse_smooth": Number("Error of a blur", smooth),
             "mse_mean_color": Number("Error of the mean colour", color),
-            "ratio_to_smooth": Number("Error beside the blur's", ratio, "–" if ratio is None else f"{ratio:.2f} ×", "below 1: more than smoothing"),
-        }
+            "ratio_to_smooth": Number("Error beside the blur's", ratio, "–" if ratio is None else f"{ratio:.2f} ×",
+                                      "below 1: more than smoothing"),
+        }  # fmt: skip
 
     def click(self, panel: str, x: float, y: float, example: Example) -> dict:
         hidden = example["hidden"][0].tolist()
@@ -237,13 +233,14 @@ class MAE(PretextTask):
 
     def _smooth(self, example: Example) -> Tensor:
         """Patches (B, N, P): the visible ones, and for the hidden ones what a blur makes of those."""
-        images = unpatchify(example["targets"], self.config["patch"])
-        return patchify(smooth_interpolation(images, self._pixels(example["hidden"]), images.shape[-1] / 32), self.config["patch"])
+        images, hidden = unpatchify(example["targets"], self.config["patch"]), self._pixels(example["hidden"])
+        return patchify(smooth_interpolation(images, hidden, images.shape[-1] / 32), self.config["patch"])
 
     def _in_pixels(self, example: Example, prediction: Prediction, smooth: Tensor) -> Tensor:
-        """The drawn patches (B, N, P) in [0, 1]. Under `norm_pix` the mean comes from the blur and the contrast from visible patches."""
+        """The drawn patches (B, N, P) in [0, 1]. Under `norm_pix` with the blur's mean and the visible ones' contrast."""
         drawn = prediction["patches"].float()
         if self.config["norm_pix"]:
-            contrast = example["inputs"].std(dim=2).sum(dim=1)[:, None, None] / max(1, example["inputs"].shape[1])
+            inputs = example["inputs"]
+            contrast = inputs.std(dim=2).mean(dim=1)[:, None, None] if inputs.shape[1] else 0
             drawn = drawn * contrast + smooth.mean(dim=2, keepdim=True)
         return drawn.clamp(0, 1)

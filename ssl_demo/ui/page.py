@@ -57,25 +57,26 @@ def build(run=run) -> gr.Blocks:
             return {tab.story: tab.answer(picture, *(values[component] for component in tab.inputs))}
 
         def take(raw: dict | None):
-            """A new photo; a bad file is named in a toast and the one before stays."""
+            """A new photo; None for a bad file, which is named in a toast; False where the box was only emptied."""
             if raw is None:
-                return gr.skip()
+                return False
             try:
                 return upload.read(ImageData(**raw))
             except ValueError as error:
                 gr.Warning(html.escape(str(error)))
-                return gr.skip()
+                return None
 
         taken = gr.State(None)
 
         def spread(values: dict) -> dict:
-            """The photo just taken, or the one before, in its box, in the session and in the open tab."""
-            new = values[taken]
-            picture = new if new is not None else values[photo]
+            """The photo just taken, or else the one before, in its box, in the session and in the open tab."""
+            if values[taken] is False:  # an emptied box waits for the next photo; the tabs keep the one they have
+                return {taken: None}
+            picture = values[taken] or values[photo]
             return {upload: picture, photo: picture, taken: None, **refresh(values, picture, values[active])}
 
         everything_taken = {*everything, taken}
-        gr.on([upload.upload, upload.input], take, upload, taken, preprocess=False, show_progress="hidden",
+        upload.input(take, upload, taken, preprocess=False, show_progress="hidden",
               api_visibility="private", concurrency_id="model").then(
             spread, everything_taken, [upload, photo, taken, *stories], show_progress="hidden", api_visibility="private",
             concurrency_id="model")

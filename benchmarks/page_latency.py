@@ -1,0 +1,70 @@
+"""How fast the page answers, end to end in Chromium: from a slider's move to the new picture in the page.
+
+    python benchmarks/page_latency.py [--moves 30]
+
+Starts the app, opens each task's tab, moves its first slider, and prints one JSON object with the median and the 95th
+percentile in milliseconds for each tab. Needs Chromium and Playwright (requirements-dev.txt). Run it on an idle machine.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from playwright.sync_api import sync_playwright  # noqa: E402
+
+import app  # noqa: E402
+from ssl_demo.pretext import all_tasks  # noqa: E402
+
+MOVE = """async ([selector, story, value]) => {
+  const pictures = () => [...document.querySelectorAll(story + ' img')].map(i => i.src).join();
+  const slider = document.querySelector(selector), before = pictures(), start = performance.now();
+  slider.value = value;
+  slider.dispatchEvent(new Event('input', {bubbles: true}));
+  while (pictures() === before && performance.now() - start < 10000) await new Promise(requestAnimationFrame);
+  await Promise.all([...document.querySelectorAll(story + ' img')].map(i => i.decode()));
+  return performance.now() - start;
+}"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--moves", type=int, default=30)
+    moves = parser.parse_args().moves
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        sys.exit("There is no Chromium here.")
+    _, url, _ = app.demo.launch(prevent_thread_lock=True, quiet=True, **app.LAUNCH)
+    report = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "moves": moves, "tabs": {}}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.goto(url)
+        for name, task in all_tasks().items():
+            slider = next((control for control in task.controls if control.kind == "slider"), None)
+            if slider is None:
+                continue
+            page.get_by_role("tab", name=task.card.title).click()
+            page.wait_for_selector(f"#{name}-story .story img")
+            steps = int((slider.maximum - slider.minimum) / slider.step)
+            times = []
+            for move in range(moves + 3):
+                value = slider.minimum + slider.step * ((move * 7 + 1) % steps)
+                selector = f"#{name}-{slider.name} input[type=range]"
+                times.append(page.evaluate(MOVE, [selector, f"#{name}-story", value]))
+                time.sleep(0.1)
+            times = times[3:]  # the first moves also warm caches
+            report["tabs"][name] = {"slider": slider.name, "ms_p50": round(statistics.median(times)),
+                                    "ms_p95": round(statistics.quantiles(times, n=20)[-1])}
+        browser.close()
+    app.demo.close()
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The table of tasks in README.md, from the cards of the weights.
+
+    python benchmarks/readme_table.py [--write]
+
+Prints the table; with --write it replaces the one between the marks in README.md.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from ssl_demo.checkpoints import bundled  # noqa: E402
+from ssl_demo.pretext import all_tasks  # noqa: E402
+
+MARKED = re.compile(r"(<!-- tasks:.*?-->\n).*?(<!-- /tasks -->)", re.DOTALL)
+
+
+def table() -> str:
+    """A line for each task: its paper, what trained it, and its measured score beside chance and an untrained network."""
+    lines = ["| task | paper | weights | trained | score on held-out photos | chance | untrained |", "|---|---|---|---|---|---|---|"]
+    for name, task in all_tasks().items():
+        card = task.card
+        paper = f"[{card.authors.split(',')[0]} {card.year}]({card.link})"
+        for weights, about in bundled(name).items():
+            heldout = about["heldout"]
+            show = (lambda value: f"{value:.1%}") if card.percent else (lambda value: f"{value:.4f}")
+            size = f"{weights}: {about['params'] / 1e6:.1f} M parameters, {about['bytes'] / 1e6:.1f} MB"
+            trained = f"{about['minutes'] / 60:.1f} core-hours, {about['images_seen']:,} photos seen"
+            score = f"**{show(heldout['score'])}** {card.metric} ({heldout['images']:,} photos)"
+            chance = show(heldout["chance"])
+            if "ratio_to_smooth" in heldout["metrics"]:
+                score += f", {heldout['metrics']['ratio_to_smooth']:.2f} of a blur's {show(heldout['metrics']['mse_smooth'])}"
+                chance += " (mean colour)"
+            lines.append(f"| {card.title} | {paper} | {size} | {trained} | {score} | {chance} | {show(heldout['untrained'])} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_table(readme: str) -> str:
+    """README's text with the table in its place."""
+    assert MARKED.search(readme), "README.md has lost the marks of its table"
+    return MARKED.sub(lambda match: match[1] + table() + match[2], readme)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true")
+    if parser.parse_args().write:
+        readme = ROOT / "README.md"
+        readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        print(table(), end="")

@@ -1,0 +1,86 @@
+"""What all tests share: one thread, a temporary cache, a few photos that everybody may use, and where the larger set lies."""
+
+import os
+import tempfile
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["SSL_DEMO_CACHE"] = tempfile.mkdtemp(prefix="ssl_demo_test_")  # before anything reads it
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same arithmetic on every machine
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from ssl_demo.data import Photos
+from ssl_demo.images import square
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+SKIMAGE = ("astronaut", "chelsea", "coffee", "rocket")  # credited in ssl_demo/ui/examples.py
+
+
+def shared(name):
+    """A path below ``../shared/data``; the test is skipped, and says why, where that is not there."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"needs {path}, photos that are not part of the repository")
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _remove_cache():
+    yield
+    import shutil
+
+    shutil.rmtree(os.environ["SSL_DEMO_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def photo():
+    """Eileen Collins, NASA, public domain: 512 x 512."""
+    return Image.fromarray(skimage.data.astronaut())
+
+
+@pytest.fixture(scope="session")
+def photos():
+    """32 square crops of the four photos of scikit-image, 144 pixels a side."""
+    random, crops = np.random.default_rng(0), []
+    for number in range(32):
+        whole = Image.fromarray(getattr(skimage.data, SKIMAGE[number % len(SKIMAGE)])())
+        side = int(random.integers(180, min(whole.size) + 1))
+        left, top = (int(random.integers(0, length - side + 1)) for length in whole.size)
+        crops.append(np.asarray(square(whole.crop((left, top, left + side, top + side)), 144)))
+    return Photos(np.stack(crops), [f"{SKIMAGE[number % len(SKIMAGE)]}-{number}" for number in range(32)])
+
+
+@pytest.fixture(scope="session")
+def folder(photos, tmp_path_factory):
+    """The same photos as PNG files in a folder, for the command line."""
+    path = tmp_path_factory.mktemp("photos")
+    for name, pixels in zip(photos.names, photos.array):
+        Image.fromarray(pixels).save(path / f"{name}.png")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _forget_networks():
+    """Networks are cached for the life of an app; here weights come and go."""
+    yield
+    from ssl_demo.inference import load
+
+    load.cache_clear()
+
+
+@pytest.fixture
+def no_weights(tmp_path, monkeypatch):
+    """An empty folder in place of the bundled weights; returns it."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    monkeypatch.setattr("ssl_demo.checkpoints.WEIGHTS", folder)
+    return folder

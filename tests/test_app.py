@@ -1,0 +1,321 @@
+"""The running app: its endpoints through gradio_client, and its page in Chromium."""
+
+import base64
+import io
+import os
+import re
+import shutil
+import statistics
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_demo.checkpoints import bundled
+from ssl_demo.images import load_photo, square
+from ssl_demo.pretext import all_tasks
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+TASKS = list(all_tasks())
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+    patch.setenv("NO_PROXY", "127.0.0.1")
+    import app
+
+    _, address, _ = app.demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.LAUNCH)
+    yield address.rstrip("/")
+    app.demo.close()
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Files a visitor may bring: good photos, and things that are none."""
+    import skimage.data
+
+    folder = tmp_path_factory.mktemp("brought")
+    photo = Image.fromarray(skimage.data.astronaut()).crop((60, 0, 460, 300))
+    photo.save(folder / "plain.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.rotate(90, expand=True).save(folder / "sideways.jpg", exif=exif, quality=95)
+    photo.save(folder / "phone.heic", quality=90)
+    (folder / "notes <b>.jpg").write_text("not a photo")
+    (folder / "drawing.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
+    (folder / "cut.jpg").write_bytes((folder / "sideways.jpg").read_bytes()[:3000])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(url):
+    from gradio_client import Client
+
+    return Client(url, verbose=False)
+
+
+def call(client, name, file, **controls):
+    """The panels as arrays by title, and the numbers."""
+    from gradio_client import handle_file
+
+    panels, numbers = client.predict(file=handle_file(str(file)), api_name=f"/{name}", **controls)
+    return {panel["caption"]: np.asarray(Image.open(panel["image"])) for panel in panels}, numbers
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_endpoint_takes_file_seed_and_controls_by_name(client, name):
+    parameters = [p["parameter_name"] for p in client.view_api(return_format="dict")["named_endpoints"][f"/{name}"]["parameters"]]
+    assert parameters == ["file", "seed", "untrained", *(control.name for control in all_tasks()[name].controls)]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_endpoint_gives_the_same_pixels_again_and_others_for_another_seed(client, files, name):
+    first, numbers = call(client, name, files / "plain.png", seed=5)
+    again, _ = call(client, name, files / "plain.png", seed=5)
+    others = [call(client, name, files / "plain.png", seed=seed)[0] for seed in (6, 7, 8)]
+    assert numbers and first.keys() == again.keys() and all(np.array_equal(first[title], again[title]) for title in first)
+    assert any(other.keys() != first.keys() or any(not np.array_equal(first[title], other[title]) for title in first)
+               for other in others)
+
+
+def test_endpoint_reads_heic_like_png(client, files):
+    heic, _ = call(client, "mae", files / "phone.heic")
+    plain, _ = call(client, "mae", files / "plain.png")
+    assert np.abs(heic["Your photo"].astype(int) - plain["Your photo"]).mean() < 6
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("file", ["notes <b>.jpg", "drawing.svg", "cut.jpg"])
+def test_endpoint_names_a_bad_file_in_one_sentence(client, files, name, file):
+    with pytest.raises(Exception) as caught:
+        call(client, name, files / file)
+    text = str(caught.value)
+    assert re.search(re.escape(file.split()[0].removesuffix(".jpg")), text) and text.count("\n") == 0
+    assert "/tmp" not in text and str(files) not in text and "Traceback" not in text
+
+
+def test_endpoint_refuses_a_value_out_of_range(client, files):
+    with pytest.raises(Exception, match="95"):
+        call(client, "mae", files / "plain.png", mask_ratio=99)
+
+
+def test_endpoint_refuses_a_patch_that_is_not_there(client, files):
+    with pytest.raises(Exception, match="no patch 999"):
+        call(client, "mae", files / "plain.png", kind="by hand", patches="999")
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("the page cannot be tested: there is no Chromium (Debian: apt-get install chromium)")
+        pytest.skip("there is no Chromium on this machine (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[
+            "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium, url):
+    yield from open_page(chromium, url, 1440, 900)
+
+
+@pytest.fixture
+def phone(chromium, url):
+    yield from open_page(chromium, url, 390, 844)
+
+
+def open_page(chromium, url, width, height):
+    page = chromium.new_page(viewport={"width": width, "height": height})
+    page.outside, page.errors = [], []
+    local = ("data:", "blob:", url)
+    page.on("request", lambda request: None if request.url.startswith(local) else page.outside.append(request.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
+    page.goto(url)
+    page.wait_for_selector(".story img")
+    yield page
+    page.close()
+
+
+def source(page, task, panel):
+    return page.get_attribute(f"#{task}-story [data-panel={panel}] img", "src")
+
+
+def picture(page, task, panel):
+    """A panel's exact pixels, from the PNG in the page."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(source(page, task, panel).split(",", 1)[1]))).convert("RGB"))
+
+
+def wait_for_change(page, task, panel, before):
+    page.wait_for_function("([selector, before]) => { const image = document.querySelector(selector);"
+                           " return image && image.src !== before }",
+                           arg=[f"#{task}-story [data-panel={panel}] img", before], timeout=20_000)
+
+
+def upload(page, file):
+    """Gives the photo's box a file; a box that holds a photo is emptied first, as a visitor would."""
+    page.set_input_files("#photo input[type=file]", str(file))
+
+
+def open_tab(page, task):
+    page.get_by_role("tab", name=all_tasks()[task].card.title).click()
+    page.wait_for_selector(f"#{task}-story .story img")
+
+
+def expected_square(file):
+    return np.asarray(square(load_photo(file), 96))
+
+
+def test_page_opens_with_an_example_already_solved(page):
+    sizes = page.eval_on_selector_all(".story img", "images => images.map(i => i.naturalWidth)")
+    assert len(sizes) >= 3 and min(sizes) >= 48
+    assert page.outside == [] and page.errors == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_tab_tells_its_four_steps_idea_paper_and_score(page, task):
+    open_tab(page, task)
+    card = all_tasks()[task].card
+    headings = page.locator(f"#{task}-story h3").all_inner_texts()
+    assert [h.split("\n")[-1] for h in headings] == ["Photo", "What the network sees", "What it answers", "How it is judged"]
+    about = page.inner_text(f"#{task}-about")
+    assert card.idea in about and card.paper in about and str(card.year) in about
+    weights = next(iter(bundled(task).values()), None)
+    if weights is None:
+        pytest.skip(f"no weights are bundled for {task}")
+    score = weights["heldout"]["score"]
+    assert (f"{score:.1%}" if card.percent else f"{score:.4f}") in about and "untrained" in about
+
+
+def test_an_uploaded_photo_is_shown_upright_in_every_tab(page, files):
+    before = source(page, "rotation", "photo")
+    upload(page, files / "sideways.jpg")
+    wait_for_change(page, "rotation", "photo", before)
+    expected = expected_square(files / "sideways.jpg").astype(int)
+    assert np.abs(picture(page, "rotation", "photo") - expected).max() <= 1
+    open_tab(page, "mae")
+    assert np.abs(picture(page, "mae", "photo") - expected).max() <= 1
+    assert page.outside == []
+
+
+@pytest.mark.parametrize("file", ["notes <b>.jpg", "cut.jpg"])
+def test_a_bad_file_is_named_and_nothing_is_lost(page, files, file):
+    before = source(page, "rotation", "turned")
+    upload(page, files / file)
+    toast = page.wait_for_selector(".toast-body")
+    assert file in toast.inner_text() and "/tmp" not in toast.inner_text() and "Traceback" not in page.content()
+    assert page.locator(".toast-body b").count() == 0  # a file's name is text, not HTML
+    assert source(page, "rotation", "turned") == before
+    upload(page, files / "plain.png")  # the page is still usable
+    wait_for_change(page, "rotation", "turned", before)
+    assert np.abs(picture(page, "rotation", "photo") - expected_square(files / "plain.png").astype(int)).max() <= 1
+
+
+def set_slider(page, selector, value):
+    page.evaluate("([selector, value]) => { const e = document.querySelector(selector); e.value = value;"
+                  " e.dispatchEvent(new Event('input', {bubbles: true})) }", [f"{selector} input[type=range]", value])
+
+
+def test_a_slider_answers_at_once(page):
+    open_tab(page, "mae")
+    times = []
+    for ratio in (10, 30, 50, 70, 90):
+        before, start = source(page, "mae", "visible"), time.perf_counter()
+        set_slider(page, "#mae-mask_ratio", ratio)
+        wait_for_change(page, "mae", "visible", before)
+        times.append(time.perf_counter() - start)
+        shown = 144 - round(144 * ratio / 100)
+        page.wait_for_function(f"document.querySelector('#mae-story .figures').innerText.includes('{shown} of 144')")
+    # The figure that is promised is measured by benchmarks/page_latency.py; here other tests share the machine.
+    assert statistics.median(times) < 2.0
+
+
+def test_a_click_hides_and_shows_one_patch(page):
+    open_tab(page, "mae")
+    image = page.locator("#mae-story [data-panel=visible] img")
+    start = picture(page, "mae", "visible")
+    hidden_color = np.array([224, 222, 217])
+    before, box = source(page, "mae", "visible"), image.bounding_box()
+    image.click(position={"x": box["width"] * 5.5 / 12, "y": box["height"] * 3.5 / 12})
+    wait_for_change(page, "mae", "visible", before)
+    after = picture(page, "mae", "visible")
+    changed = np.abs(after.astype(int) - start).max(axis=2) > 0
+    rows, columns = np.nonzero(changed)
+    assert rows.min() >= 24 and rows.max() < 32 and columns.min() >= 40 and columns.max() < 48  # patch (3, 5) and nothing else
+    assert (start[25, 41] == hidden_color).all() != (after[25, 41] == hidden_color).all()
+    assert page.locator("#mae-kind input:checked").get_attribute("value") == "by hand"
+    before = source(page, "mae", "visible")
+    image.click(position={"x": box["width"] * 5.5 / 12, "y": box["height"] * 3.5 / 12})
+    wait_for_change(page, "mae", "visible", before)
+    assert np.array_equal(picture(page, "mae", "visible"), start)
+
+
+def test_draw_again_changes_the_seed_and_the_picture(page):
+    open_tab(page, "mae")
+    before = source(page, "mae", "visible")
+    page.click("#mae-again")
+    wait_for_change(page, "mae", "visible", before)
+    assert page.input_value("#mae-seed input") == "1"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_untrained_is_a_switch_that_changes_the_answer(page, task):
+    if not bundled(task):
+        pytest.skip(f"no weights are bundled for {task}")
+    open_tab(page, task)
+    trained = page.inner_html(f"#{task}-story .step-answers") + page.inner_html(f"#{task}-story .step-judged")
+    page.check(f"#{task}-untrained input")
+    page.wait_for_function("([selector, before]) => ['answers', 'judged'].map(s => document.querySelector(selector + s).innerHTML)"
+                           ".join('') !== before", arg=[f"#{task}-story .step-", trained], timeout=20_000)
+    assert page.is_checked(f"#{task}-untrained input")
+
+
+def test_a_reload_shows_the_same_pixels(page):
+    open_tab(page, "mae")
+    before = [source(page, "mae", panel) for panel in ("visible", "reconstruction", "raw", "error", "smooth")]
+    page.reload()
+    open_tab(page, "mae")
+    assert [source(page, "mae", panel) for panel in ("visible", "reconstruction", "raw", "error", "smooth")] == before
+
+
+def test_an_example_photo_is_taken_with_a_click(page):
+    before = source(page, "rotation", "photo")
+    page.click("#examples [data-index='2']")
+    wait_for_change(page, "rotation", "photo", before)
+    import skimage.data
+
+    expected = np.asarray(square(Image.fromarray(skimage.data.coffee()), 96)).astype(int)
+    assert np.abs(picture(page, "rotation", "photo") - expected).max() <= 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_phone_stacks_without_scrolling_sideways(phone, task):
+    open_tab(phone, task)
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    boxes = phone.eval_on_selector_all(f"#{task}-story img", "images => images.map(i => { const b = i.getBoundingClientRect();"
+                                       " return [b.left, b.right, b.width] })")
+    assert boxes and all(left >= 0 and right <= 390 and width >= 120 for left, right, width in boxes)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_tab_fits_a_laptop_without_scrolling(page, task):
+    open_tab(page, task)
+    bottom = page.eval_on_selector_all(f"#{task}-story img", "images => Math.max(...images.map(i => i.getBoundingClientRect().bottom))")
+    assert bottom <= 900
+
+
+def test_pictures_have_words_for_those_who_do_not_see_them(page):
+    alts = page.eval_on_selector_all(".story img, #examples img", "images => images.map(i => i.alt)")
+    assert alts and all(len(alt) > 8 for alt in alts)
