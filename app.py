@@ -20,7 +20,6 @@ torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
 on_zero_gpu = spaces is not None and os.environ.get("SPACES_ZERO_GPU")
 demo = page.build(run=spaces.GPU(duration=20)(page.run) if on_zero_gpu else page.run).queue(max_size=64)
 
-# A Space imports `demo` and launches it itself with its own defaults; these are for `python app.py`, and for the tests.
 LAUNCH = {"theme": page.THEME, "css_paths": [page.CSS], "max_file_size": "100mb", "run_history": False,
           "footer_links": ["api"], "enable_monitoring": False}
 

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         report = options.command(options)
         if report is None:  # a process of several that is not the one to speak
             return 0
-        print(json.dumps(report) if options.json else _readable(report))
+        print(json.dumps(report) if options.json else _readable(report), flush=True)
         return 0
     except ValueError as error:
         print(f"ssl_demo: {' '.join(str(error).split())}", file=sys.stderr)
@@ -161,13 +161,15 @@ def _train(options) -> dict | None:
     from . import checkpoints
     from .data import load_photos
     from .pretext import create
-    from .training import evaluate, train, with_settings
+    from .training import evaluate, load_checkpoint, processes, train, with_settings
 
     settings = _pairs(options.config)
     task, recipe = with_settings(type(create(options.task)), settings)
     out = options.out or Path("runs") / f"{options.task}.safetensors"
-    if out.suffix != ".safetensors":
+    if out.suffix != ".safetensors" or out.is_dir():
         raise ValueError(f"--out must name a .safetensors file, not {out}.")
+    if options.resume is not None:
+        load_checkpoint(options.resume, task, recipe, options.seed)  # whatever is wrong with it is said before the photos are read
     _make_folder(out.parent)
     photos = load_photos(options.data, recipe.side, limit=options.limit, seed=options.seed)
     # A part of the photos is kept for watching: recipes are chosen on it, and held-out photos stay out of every choice.
@@ -191,9 +193,7 @@ def _train(options) -> dict | None:
             raise
     if last is None:
         raise ValueError(f"{options.resume} has nothing left to train: it is at its end.")
-    from accelerate import PartialState
-
-    if not PartialState().is_main_process:
+    if not processes().is_main_process:
         return None
     metrics = evaluate(task, last.model, kept, options.seed)
     score, minutes = metrics[task.card.metric], last.seconds / 60

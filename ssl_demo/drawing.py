@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
-from plotly.colors import hex_to_rgb
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
 from .pretext import Bar, Panel
 
 HIDDEN = (224, 222, 217)  # the colour of what a network was not shown, everywhere
 _MAGMA = ("#fcfdbf", "#fec488", "#fb8861", "#de4968", "#9f2f7f", "#57157e", "#1d1147")  # light to dark: little to much
-_HEAT = np.array([hex_to_rgb(color) for color in _MAGMA], dtype=np.float64)
+_HEAT = np.array([ImageColor.getrgb(color) for color in _MAGMA], dtype=np.float64)
 
 
 def picture(image: Tensor) -> np.ndarray:

@@ -18,11 +18,10 @@ from .pretext import Example, Number, Panel, PretextTask, parse_controls
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gives: panels (pictures and bars), figures, and the example they are of."""
+    """What a run gives: panels (pictures and bars) and figures."""
 
     panels: list[Panel]
     figures: dict[str, Number]
-    example: Example
     controls: dict[str, Any]
     milliseconds: float
 
@@ -45,20 +44,26 @@ class Runner:
         sentence for a file that cannot be read, or a control that does not exist or is out of range.
         """
         values = parse_controls(self.task, controls)
-        seed = parse_seed(seed)
         if not isinstance(image, Image.Image):
             image = load_photo(image)
         start = time.perf_counter()
         with self.lock, torch.inference_mode():
             device = pick_device()
             self.model.to(device)
-            photo = to_tensor(square(image.convert("RGB"), self.task.input_size(**values)))[None]
-            example = self.task.example(photo.to(device), seed_all(seed), **values)
+            example = {name: value.to(device) for name, value in self.example(image, seed, values).items()}
             prediction = self.task.predict(self.model, example)
             panels = self.task.render(example, prediction)
             figures = self.task.numbers(self.model, example, prediction)
-            example = {name: value.cpu() for name, value in example.items()}  # a GPU may be lent for this call only
-        return Result(panels, figures, example, values, (time.perf_counter() - start) * 1000)
+        return Result(panels, figures, values, (time.perf_counter() - start) * 1000)
+
+    def example(self, image: Image.Image, seed: int, values: dict[str, Any]) -> Example:
+        """What the task makes of a photo under all its controls, on the processor: no network takes part."""
+        photo = to_tensor(square(image.convert("RGB"), self.task.input_size(**values)))[None]
+        return self.task.example(photo, seed_all(parse_seed(seed)), **values)
+
+    def click(self, image: Image.Image, seed: int, controls: dict[str, Any], panel: str, x: float, y: float) -> dict[str, Any]:
+        """The new values of controls after a click at (x, y), each in [0, 1], on a panel of that run."""
+        return self.task.click(panel, x, y, self.example(image, seed, parse_controls(self.task, controls)))
 
 
 @functools.lru_cache(maxsize=32)

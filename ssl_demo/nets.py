@@ -115,5 +115,7 @@ def milliseconds(function, *arguments) -> float:
         start = time.perf_counter()
         with torch.no_grad():
             function(*arguments)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         times.append((time.perf_counter() - start) * 1000)
     return statistics.median(times)

@@ -41,6 +41,12 @@ class Snapshot:
         return self.images / max(self.seconds, 1e-9)
 
 
+def processes() -> PartialState:
+    """This process, alone or among those of `accelerate launch` or `torchrun`, and its device: CUDA, else the processor."""
+    use_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") or not torch.cuda.is_available()
+    return PartialState(cpu=use_cpu)  # without saying cpu, accelerate would leave processes on processors alone, each with all
+
+
 class Step(nn.Module):
     """A task's loss as the forward pass of one module, which is what DistributedDataParallel can wrap."""
 
@@ -81,10 +87,10 @@ def train(
     """
     if (steps is None) == (minutes is None):
         raise ValueError("Give the length of the training either in steps or in minutes.")
-    if (steps or minutes) <= 0:
+    if (minutes if steps is None else steps) <= 0:
         raise ValueError("The length of the training must be more than nothing.")
     recipe = recipe or task.recipe
-    state = PartialState()  # one process, or the processes of `accelerate launch`
+    state = processes()
     device, rank, world = state.device, state.process_index, state.num_processes
     if recipe.batch % world:
         raise ValueError(f"The batch ({recipe.batch}) cannot be shared by {world} processes.")
@@ -296,6 +302,8 @@ def with_settings(task_type: type[PretextTask], settings: dict[str, str]) -> tup
             known = ", ".join([*task_type.defaults, *asdict(task_type.recipe)])
             raise ValueError(f"There is no setting “{name}”; there are {known}.")
     task, recipe = task_type(**config), replace(task_type.recipe, **changes)
+    if not 8 <= task.size <= 1024:
+        raise ValueError(f"“size” cannot be {task.size}.")
     try:
         with torch.device("meta"):  # no memory, no time: only whether the sizes fit together
             task.build()

@@ -406,7 +406,7 @@ def test_a_click_sets_controls_that_run(name, photo, task, result):
     runner, places = inference.load(name, "untrained"), (0.0, 0.5, 1.0)
     for panel in (panel for panel in result.panels if panel.click):
         for x, y in ((x, y) for x in places for y in places):
-            changes = task.click(panel.name, x, y, result.example)
+            changes = runner.click(photo, 0, result.controls, panel.name, x, y)
             assert changes and parse_controls(task, changes)
         assert runner.run(photo, **changes).controls == parse_controls(task, changes)
 

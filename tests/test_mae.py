@@ -108,11 +108,9 @@ def test_kinds_hide_what_their_names_say(task, images):
     assert (chess[:, 1:] != chess[:, :-1]).all() and (chess[1:] != chess[:-1]).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["random", "grid"])  # a block has to move to fit
 def test_a_higher_ratio_hides_more_of_the_same(task, images, kind):
     """Moving the slider adds patches and shuffles nothing, so that one can see what a single patch is worth."""
-    if kind == "block":
-        pytest.skip("a block has to move to fit")
     masks = [task.example(images, generator(), mask_ratio=ratio, kind=kind)["hidden"] for ratio in (0, 20, 50, 75, 95)]
     assert all((less <= more).all() for less, more in zip(masks, masks[1:]))
 

@@ -20,12 +20,14 @@ STEPS = {
 
 
 def story(result: Result, card: Card) -> str:
-    """The panels of a run in four steps, and its figures."""
+    """The panels of a run in four steps, its figures, and the shortcut to beware of."""
     columns = []
     for number, (stage, heading) in enumerate(STEPS.items(), start=1):
         panels = "".join(panel_html(panel) for panel in result.panels if panel.stage == stage)
         columns.append(f'<section class="step step-{stage}"><h3><span>{number}</span>{heading}</h3>{panels}</section>')
-    return f'<div class="story">{"".join(columns)}{figures_html(result.figures.values())}</div>'
+    shortcut = f'<p class="shortcut"><b>What could cheat.</b> {html.escape(card.shortcut)}</p>'
+    notes = f'<div class="notes">{figures_html(result.figures.values())}{shortcut}</div>'
+    return f'<div class="story">{"".join(columns)}{notes}</div>'
 
 
 def panel_html(panel: Panel) -> str:

@@ -36,8 +36,8 @@ class TaskTab:
                                          elem_id=f"{self.name}-untrained")
         opening = self.answer(first, 0, not self.weights, *(c.default for c in task.controls)) if first else ""
         self.story = gr.HTML(opening, js_on_load=CLICKS, elem_id=f"{self.name}-story", elem_classes="story-box")
-        with gr.Accordion("What could cheat, and where we differ from the paper", open=False):
-            gr.Markdown(f"**The shortcut.** {task.card.shortcut}\n\n{lesson(task)}", elem_classes="lesson")
+        with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper", open=False):
+            gr.Markdown(lesson(task), elem_classes="lesson")
 
     @property
     def inputs(self) -> list:
@@ -64,10 +64,10 @@ class TaskTab:
         if not (isinstance(x, (int, float)) and isinstance(y, (int, float)) and 0 <= x <= 1 and 0 <= y <= 1):
             return [gr.skip()] * (len(self.controls) + 1)
         seed, untrained, *settings = values
-        example = self.result(photo, *values).example
-        changes = inference.load(self.name, UNTRAINED if untrained else None).task.click(str(panel), x, y, example)
-        settings = [changes.get(name, value) for name, value in zip(self.controls, settings, strict=True)]
-        return [self.answer(photo, seed, untrained, *settings), *settings]
+        settings = dict(zip(self.controls, settings, strict=True))
+        runner = inference.load(self.name, UNTRAINED if untrained else None)
+        settings.update(runner.click(photo, seed or 0, settings, str(panel), x, y))
+        return [self.answer(photo, seed, untrained, *settings.values()), *settings.values()]
 
     def listen(self, photo: gr.State, upload: PhotoInput) -> None:
         """Connects the tab: every change of a control answers at once; and the API's endpoint carries the task's name."""

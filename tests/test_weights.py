@@ -1,0 +1,60 @@
+"""The networks that ship: they know something, and their cards say truly how much."""
+
+import numpy as np
+import pytest
+import skimage.data
+from conftest import SHARED
+from PIL import Image
+
+from ssl_demo import inference
+from ssl_demo.checkpoints import UNTRAINED, bundled, load_weights
+from ssl_demo.data import load_photos
+from ssl_demo.pretext import all_tasks
+from ssl_demo.training import evaluate
+
+SHIPPED = [(task, weights) for task in all_tasks() for weights in bundled(task)]
+EXAMPLES = ("chelsea", "astronaut", "coffee", "rocket")
+
+if not SHIPPED:
+    pytest.skip("no weights are bundled yet", allow_module_level=True)
+
+
+def example(name):
+    return Image.fromarray(getattr(skimage.data, name)())
+
+
+def test_rotation_turns_the_example_photos_upright():
+    run = inference.load("rotation").run
+    correct = [run(example(name), angle=str(angle)).numbers["correct"] for name in EXAMPLES for angle in (0, 90, 180, 270)]
+    assert np.mean(correct) >= 0.6  # chance is 0.25
+
+
+def test_mae_draws_the_example_photos_better_than_a_blur_and_an_untrained_network():
+    trained, untrained = inference.load("mae").run, inference.load("mae", UNTRAINED).run
+    figures = [trained(example(name), seed=seed).numbers for name in EXAMPLES for seed in range(3)]
+    fresh = [untrained(example(name), seed=seed).numbers["mse_hidden"] for name in EXAMPLES for seed in range(3)]
+    ours, blur = (np.mean([f[key] for f in figures]) for key in ("mse_hidden", "mse_smooth"))
+    assert ours < blur and ours < 0.5 * np.mean(fresh)
+
+
+@pytest.mark.parametrize("name, weights", SHIPPED)
+def test_the_card_tells_the_score_that_a_sample_of_held_out_photos_gives(name, weights):
+    tars = sorted((SHARED / "data" / "photos").glob("heldout-*.tar"))
+    if not tars:
+        pytest.skip(f"needs the held-out photos in {SHARED}")
+    task, model = load_weights(name, weights)
+    measured = evaluate(task, model, load_photos(tars, task.recipe.side, limit=200, progress=False))[task.card.metric]
+    told = bundled(name)[weights]["heldout"]["score"]
+    assert measured == pytest.approx(told, rel=0.15)  # 200 photos scatter by some per cent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, weights", SHIPPED)
+def test_the_cards_command_gives_the_cards_score(name, weights):
+    tars = sorted((SHARED / "data" / "photos").glob("heldout-*.tar"))
+    if not tars:
+        pytest.skip(f"needs the held-out photos in {SHARED}")
+    task, model = load_weights(name, weights)
+    card = bundled(name)[weights]["heldout"]
+    metrics = evaluate(task, model, load_photos(tars, task.recipe.side, progress=False), card["seed"])
+    assert metrics[task.card.metric] == pytest.approx(card["score"], rel=1e-3)
