@@ -10,12 +10,10 @@ try:
 except ImportError:
     spaces = None
 
-import torch  # noqa: E402
-
+from ssl_demo.inference import limit_threads  # noqa: E402
 from ssl_demo.ui import page  # noqa: E402
 
-# Small networks on one photo gain nothing from many threads, and several visitors do not then wait for each other's.
-torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+limit_threads()
 
 on_zero_gpu = spaces is not None and os.environ.get("SPACES_ZERO_GPU")
 demo = page.build(run=spaces.GPU(duration=20)(page.run) if on_zero_gpu else page.run).queue(max_size=64)

@@ -20,7 +20,8 @@ MARKED = re.compile(r"(<!-- tasks:.*?-->\n).*?(<!-- /tasks -->)", re.DOTALL)
 
 def table() -> str:
     """A line for each task: its paper, what trained it, and its measured score beside chance and an untrained network."""
-    lines = ["| task | paper | weights | trained | score on held-out photos | chance | untrained |", "|---|---|---|---|---|---|---|"]
+    head = ("task", "paper", "weights", "trained", "score on held-out photos", "chance", "untrained")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, task in all_tasks().items():
         card = task.card
         paper = f"[{card.authors.split(',')[0]} {card.year}]({card.link})"

@@ -113,6 +113,7 @@ def _run(options) -> dict:
     from .checkpoints import UNTRAINED, find
     from .drawing import panel_picture, save_png
 
+    inference.limit_threads()
     controls = _pairs(options.set)
     runner = inference.load(options.task, options.weights)
     result = runner.run(options.file, seed=options.seed, **controls)

@@ -86,6 +86,15 @@ def parse_seed(seed: Any) -> int:
     return number
 
 
+def limit_threads() -> None:
+    """Half of the processors' threads for PyTorch, at least one: for those who answer single photos, not for training.
+
+    A small network on one photo gains nothing from many threads, waits long for one that is held up elsewhere, and visitors of
+    the page would wait for each other.
+    """
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+
+
 def pick_device() -> torch.device:
     """CUDA where there is any (on ZeroGPU: while a decorated call runs), else the processor."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -277,8 +277,8 @@ def test_untrained_is_a_switch_that_changes_the_answer(page, task):
     open_tab(page, task)
     trained = page.inner_html(f"#{task}-story .step-answers") + page.inner_html(f"#{task}-story .step-judged")
     page.check(f"#{task}-untrained input")
-    page.wait_for_function("([selector, before]) => ['answers', 'judged'].map(s => document.querySelector(selector + s).innerHTML)"
-                           ".join('') !== before", arg=[f"#{task}-story .step-", trained], timeout=20_000)
+    page.wait_for_function("([selector, before]) => ['answers', 'judged']"
+                           ".map(step => document.querySelector(selector + step).innerHTML).join('') !== before", arg=[f"#{task}-story .step-", trained], timeout=20_000)
     assert page.is_checked(f"#{task}-untrained input")
 
 
@@ -312,7 +312,7 @@ def test_a_phone_stacks_without_scrolling_sideways(phone, task):
 @pytest.mark.parametrize("task", TASKS)
 def test_a_tab_fits_a_laptop_without_scrolling(page, task):
     open_tab(page, task)
-    bottom = page.eval_on_selector_all(f"#{task}-story img", "images => Math.max(...images.map(i => i.getBoundingClientRect().bottom))")
+    bottom = page.eval_on_selector_all(f"#{task}-story img", "all => Math.max(...all.map(i => i.getBoundingClientRect().bottom))")
     assert bottom <= 900
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import skimage.data
-from conftest import SHARED
+from conftest import shared
 from PIL import Image
 
 from ssl_demo import inference
@@ -39,9 +39,7 @@ def test_mae_draws_the_example_photos_better_than_a_blur_and_an_untrained_networ
 
 @pytest.mark.parametrize("name, weights", SHIPPED)
 def test_the_card_tells_the_score_that_a_sample_of_held_out_photos_gives(name, weights):
-    tars = sorted((SHARED / "data" / "photos").glob("heldout-*.tar"))
-    if not tars:
-        pytest.skip(f"needs the held-out photos in {SHARED}")
+    tars = sorted(shared("photos").glob("heldout-*.tar"))
     task, model = load_weights(name, weights)
     measured = evaluate(task, model, load_photos(tars, task.recipe.side, limit=200, progress=False))[task.card.metric]
     told = bundled(name)[weights]["heldout"]["score"]
@@ -51,9 +49,7 @@ def test_the_card_tells_the_score_that_a_sample_of_held_out_photos_gives(name, w
 @pytest.mark.slow
 @pytest.mark.parametrize("name, weights", SHIPPED)
 def test_the_cards_command_gives_the_cards_score(name, weights):
-    tars = sorted((SHARED / "data" / "photos").glob("heldout-*.tar"))
-    if not tars:
-        pytest.skip(f"needs the held-out photos in {SHARED}")
+    tars = sorted(shared("photos").glob("heldout-*.tar"))
     task, model = load_weights(name, weights)
     card = bundled(name)[weights]["heldout"]
     metrics = evaluate(task, model, load_photos(tars, task.recipe.side, progress=False), card["seed"])
