@@ -10,14 +10,21 @@ try:
 except ImportError:
     spaces = None
 
-from ssl_demo.inference import limit_threads  # noqa: E402
+from ssl_demo import inference  # noqa: E402
 from ssl_demo.ui import page  # noqa: E402
 
-limit_threads()
+inference.limit_threads()
+run = page.run
 
-on_zero_gpu = spaces is not None and os.environ.get("SPACES_ZERO_GPU")
-demo = page.build(run=spaces.GPU(duration=20)(page.run) if on_zero_gpu else page.run).queue(max_size=64)
+if spaces is not None and os.environ.get("SPACES_ZERO_GPU"):
+    run_on_gpu = spaces.GPU(duration=20)(page.run)
 
+    def run(name, weights, *rest):
+        """Large networks borrow a GPU for the call; small ones answer on the processor before one could be lent."""
+        return (run_on_gpu if inference.load(name, weights).is_large else page.run)(name, weights, *rest)
+
+
+demo = page.build(run).queue(max_size=64)
 LAUNCH = {"theme": page.THEME, "css_paths": [page.CSS], "max_file_size": "100mb", "run_history": False,
           "footer_links": ["api"], "enable_monitoring": False}
 

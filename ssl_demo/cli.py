@@ -170,7 +170,7 @@ def _train(options) -> dict | None:
     if out.suffix != ".safetensors" or out.is_dir():
         raise ValueError(f"--out must name a .safetensors file, not {out}.")
     if options.resume is not None:
-        load_checkpoint(options.resume, task, recipe, options.seed)  # whatever is wrong with it is said before the photos are read
+        load_checkpoint(options.resume, task, recipe, options.seed)  # what is wrong with it is said before the photos are read
     _make_folder(out.parent)
     photos = load_photos(options.data, recipe.side, limit=options.limit, seed=options.seed)
     # A part of the photos is kept for watching: recipes are chosen on it, and held-out photos stay out of every choice.

@@ -16,6 +16,9 @@ from .images import load_photo, square, to_tensor
 from .pretext import Example, Number, Panel, PretextTask, parse_controls
 
 
+LARGE = 50_000_000  # parameters; below, a processor answers a photo in a fraction of a second
+
+
 @dataclass(frozen=True)
 class Result:
     """What a run gives: panels (pictures and bars) and figures."""
@@ -36,6 +39,7 @@ class Runner:
 
     def __init__(self, task: PretextTask, model: torch.nn.Module):
         self.task, self.model, self.lock = task, model, threading.Lock()
+        self.is_large = sum(parameter.numel() for parameter in model.parameters()) > LARGE
 
     def run(self, image: Image.Image | str | os.PathLike, seed: int = 0, **controls) -> Result:
         """One photo through the task. Same photo, seed and controls: the same pixels.
@@ -48,7 +52,9 @@ class Runner:
             image = load_photo(image)
         start = time.perf_counter()
         with self.lock, torch.inference_mode():
-            device = pick_device()
+            # ZeroGPU lends a GPU to a call that is worth the seconds it takes (see app.py): those of large networks.
+            on_cpu = os.environ.get("SPACES_ZERO_GPU") and not self.is_large
+            device = torch.device("cpu") if on_cpu else pick_device()
             self.model.to(device)
             example = {name: value.to(device) for name, value in self.example(image, seed, values).items()}
             prediction = self.task.predict(self.model, example)
@@ -96,5 +102,5 @@ def limit_threads() -> None:
 
 
 def pick_device() -> torch.device:
-    """CUDA where there is any (on ZeroGPU: while a decorated call runs), else the processor."""
+    """CUDA where there is any, else the processor."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

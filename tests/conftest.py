@@ -75,6 +75,7 @@ def _forget_networks():
     from ssl_demo.inference import load
 
     load.cache_clear()
+    torch.set_num_threads(1)  # commands choose their own
 
 
 @pytest.fixture

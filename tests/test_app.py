@@ -121,7 +121,8 @@ def chromium():
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[
-            "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"])
+            "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"])
         yield browser
         browser.close()
 
@@ -223,6 +224,45 @@ def test_a_bad_file_is_named_and_nothing_is_lost(page, files, file):
     assert np.abs(picture(page, "rotation", "photo") - expected_square(files / "plain.png").astype(int)).max() <= 1
 
 
+def empty_the_box(page):
+    page.click("#photo button[title='Remove Image']")
+    page.wait_for_selector("#photo img", state="detached")
+
+
+def test_emptying_the_box_keeps_the_answers(page):
+    before = source(page, "rotation", "photo")
+    empty_the_box(page)
+    page.click("#rotation-again")
+    page.wait_for_timeout(1500)
+    assert source(page, "rotation", "photo") == before and page.locator("#photo img").count() == 0
+
+
+def test_a_photo_from_the_camera(page):
+    page.context.grant_permissions(["camera"])
+    before = source(page, "rotation", "photo")
+    empty_the_box(page)
+    page.click("#photo button[aria-label='Capture from camera']")
+    page.click("#photo button:has-text('Click to Access Webcam')")
+    page.click("#photo button[aria-label='capture photo']")
+    wait_for_change(page, "rotation", "photo", before)
+    assert picture(page, "rotation", "photo").std() > 1  # Chromium's test picture, not an empty frame
+
+
+def test_a_pasted_photo(page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    before = source(page, "rotation", "photo")
+    empty_the_box(page)
+    page.evaluate("""async () => {
+        const canvas = new OffscreenCanvas(120, 80), context = canvas.getContext('2d');
+        context.fillStyle = 'rgb(200, 40, 10)';
+        context.fillRect(0, 0, 120, 80);
+        await navigator.clipboard.write([new ClipboardItem({'image/png': await canvas.convertToBlob()})]);
+    }""")
+    page.click("#photo button[aria-label='Paste from clipboard']")
+    wait_for_change(page, "rotation", "photo", before)
+    assert np.abs(picture(page, "rotation", "photo") - np.array([200, 40, 10])).max() <= 1
+
+
 def set_slider(page, selector, value):
     page.evaluate("([selector, value]) => { const e = document.querySelector(selector); e.value = value;"
                   " e.dispatchEvent(new Event('input', {bubbles: true})) }", [f"{selector} input[type=range]", value])
@@ -278,7 +318,8 @@ def test_untrained_is_a_switch_that_changes_the_answer(page, task):
     trained = page.inner_html(f"#{task}-story .step-answers") + page.inner_html(f"#{task}-story .step-judged")
     page.check(f"#{task}-untrained input")
     page.wait_for_function("([selector, before]) => ['answers', 'judged']"
-                           ".map(step => document.querySelector(selector + step).innerHTML).join('') !== before", arg=[f"#{task}-story .step-", trained], timeout=20_000)
+                           ".map(step => document.querySelector(selector + step).innerHTML).join('') !== before",
+                           arg=[f"#{task}-story .step-", trained], timeout=20_000)
     assert page.is_checked(f"#{task}-untrained input")
 
 

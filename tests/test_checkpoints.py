@@ -125,7 +125,9 @@ def test_missing_and_extra_tensors(name, path):
         "extra": lambda tensors, header: tensors.update(more=torch.zeros(1)),
         "renamed": lambda tensors, header: tensors.update(more=tensors.pop(last)),
         "shape": lambda tensors, header: tensors.update({last: torch.zeros(3, 1, 4)}),
-        "config": lambda tensors, header: header.update(config=json.dumps({"size": 32, **({"patch": 4} if name == "mae" else {"width": 8})})),
+        "config": lambda tensors, header: header.update(
+            config=json.dumps({"size": 32, **({"patch": 4} if name == "mae" else {"width": 8})})
+        ),
     }
     for change in changes.values():
         path.write_bytes(whole[0])

@@ -44,7 +44,9 @@ def refused(capsys):
         status = cli.main([*map(str, arguments)])
         out, err = capsys.readouterr()
         assert status == 2 and out == ""
-        lines = [line for line in re.split(r"[\r\n]+", err) if line.strip() and not re.match(r"\w+ +\d+% ", line)]  # without the bar
+        lines = [
+            line for line in re.split(r"[\r\n]+", err) if line.strip() and not re.match(r"\w+ +\d+% ", line)
+        ]  # without the bar
         assert len(lines) == 1 and lines[0].startswith("ssl_demo: ") and "Traceback" not in err, err
         return lines[0]
 
@@ -207,7 +209,8 @@ KEYS = {"rotation": {"classes"}, "relative_patch": {"classes"}, "jigsaw": {"clas
         "inpainting": {"psnr_mean_color", "psnr_classical", "l1_hidden"},
         "colorization": {"auc_rebalanced", "ab_rmse", "auc_gray", "auc_gray_rebalanced"},
         "mae": {"mse_mean_color", "mse_smooth", "ratio_to_smooth"},
-        **dict.fromkeys(("simclr", "moco", "cpc", "dino"), {"candidates", "alignment", "uniformity", "feature_spread"})}  # fmt: skip
+        **dict.fromkeys(("simclr", "moco", "cpc", "dino"),
+                        {"candidates", "alignment", "uniformity", "feature_spread"})}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", all_tasks())
@@ -245,13 +248,25 @@ def test_evaluate_refuses(refused, arguments, word, folder, tmp_path, two_weight
 def test_train(name, call, folder, tmp_path, file, no_weights):
     out = tmp_path / "new" / f"{name}-tiny.safetensors"
     report = call("train", name, "--data", folder, "--steps", 3, "--out", out, "--config", "batch=4", *SMALL[name])
-    assert report.keys() == {"task", "steps", "images_seen", "images_per_second", "minutes", "loss_first", "loss_last", "score", "file"}
+    assert report.keys() == {
+        "task",
+        "steps",
+        "images_seen",
+        "images_per_second",
+        "minutes",
+        "loss_first",
+        "loss_last",
+        "score",
+        "file",
+    }
     assert (report["task"], report["steps"], report["images_seen"], report["file"]) == (name, 3, 12, str(out))
     assert all(math.isfinite(report[key]) for key in ("loss_first", "loss_last", "score")) and report["images_per_second"] > 0
     card = read_card(out)
     assert card["sha256"] == sha256(out) and card["bytes"] == out.stat().st_size and card["config"]["size"] == 32
     assert (card["steps"], card["images_seen"], card["seed"], card["photos"], card["data"]) == (3, 12, 0, 32, [folder.name])
-    assert card["command"].startswith(f"python -m ssl_demo train {name} --data") and card["machine"] and card["recipe"]["batch"] == 4
+    assert (
+        card["command"].startswith(f"python -m ssl_demo train {name} --data") and card["machine"] and card["recipe"]["batch"] == 4
+    )
     assert card["curve"][0]["step"] == 1 and card["curve"][-1]["step"] == 3 and card["validation"]["score"] == report["score"]
     assert "heldout" not in card, "only `evaluate --record` says how good it is"
     used = call("run", name, file, "--weights", out, "--out", tmp_path / "panels")
@@ -287,7 +302,8 @@ def test_train_goes_on(call, refused, folder, tmp_path):
      (["mae", "--data", "DATA", "--steps", "1", "--config", "batch=-4"], "batch"),
      (["mae", "--data", "DATA", "--steps", "1", "--resume", "gone.checkpoint"], "gone.checkpoint"),
      (["mae", "--data", "DATA", "--steps", "1", "--threads", "0"], "at least 1"),
-     (["mae", "--data", "DATA", "--steps", "60", "--config", "lr=1e30", "clip=1e30", "batch=2", "precision=float32"], "learning rate")],
+     (["mae", "--data", "DATA", "--steps", "60", "--config", "lr=1e30", "clip=1e30", "batch=2", "precision=float32"],
+      "learning rate")],
 )  # fmt: skip
 def test_train_refuses(refused, arguments, word, folder, tmp_path):
     out = tmp_path / "out.safetensors"
@@ -357,7 +373,9 @@ def test_a_reader_that_goes_away():
     """`... | true` ends quietly."""
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run([sys.executable, "-m", "ssl_demo", "list"], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "ssl_demo", "list"], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, timeout=120
+    )
     os.close(writing)
     assert done.returncode == 0 and done.stderr == b""
 

@@ -17,7 +17,9 @@ from ssl_demo.pretext import FAMILIES, STAGES, Card, Control, all_tasks, create,
 from ssl_demo.training import evaluate
 
 PACKAGE = Path(inference.__file__).parent
-CONTROLS = [pytest.param(name, control, id=f"{name}-{control.name}") for name, task in all_tasks().items() for control in task.controls]
+CONTROLS = [
+    pytest.param(name, control, id=f"{name}-{control.name}") for name, task in all_tasks().items() for control in task.controls
+]
 
 
 def generator(seed=0):
@@ -110,8 +112,8 @@ def test_file_reads_as_a_lesson(task):
 
 def test_members_stand_in_the_papers_order(task):
     order = [member for member in vars(type(task)) if member in vars(type(task).__mro__[1])]
-    expected = ["card", "controls", "defaults", "recipe", "input_size", "__init__", "build", "example", "training_example", "predict",
-                "loss", "metrics", "aggregate", "render", "numbers", "click", "features"]  # fmt: skip
+    expected = ["card", "controls", "defaults", "recipe", "input_size", "__init__", "build", "example", "training_example",
+                "predict", "loss", "metrics", "aggregate", "render", "numbers", "click", "features"]  # fmt: skip
     order = [member for member in order if member in expected]
     assert order == sorted(order, key=expected.index)
 
@@ -163,7 +165,12 @@ def test_wrong_values_are_refused(name, control):
 @pytest.mark.parametrize("name, control", CONTROLS)
 def test_every_extreme_runs(name, control, photo):
     """The ends of a slider, each choice: finite numbers that JSON can hold, and panels."""
-    values = {"slider": [control.minimum, control.maximum], "choice": control.choices, "toggle": [True, False], "patches": ["", "0 5"]}
+    values = {
+        "slider": [control.minimum, control.maximum],
+        "choice": control.choices,
+        "toggle": [True, False],
+        "patches": ["", "0 5"],
+    }
     runner = inference.load(name, "untrained")
     for value in values[control.kind]:
         result = runner.run(photo, **{control.name: value})

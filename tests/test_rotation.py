@@ -12,7 +12,7 @@ from ssl_demo import drawing, inference
 from ssl_demo.checkpoints import UNTRAINED, bundled
 from ssl_demo.data import centre
 from ssl_demo.images import square, to_tensor
-from ssl_demo.pretext import create
+from ssl_demo.pretext import create, parse_controls
 
 WEIGHTS = [UNTRAINED, *bundled("rotation")]
 
@@ -37,8 +37,9 @@ def turned_back(example):
 
 def seen(picture, **controls):
     """What the network is shown of a picture, as integers (3, H, W)."""
-    result = inference.load("rotation", "untrained").run(picture, **controls)
-    return (result.example["inputs"][0] * 255).round().int()
+    runner = inference.load("rotation", "untrained")
+    example = runner.example(picture, 0, parse_controls(runner.task, controls))
+    return (example["inputs"][0] * 255).round().int()
 
 
 # The signal
@@ -128,7 +129,7 @@ def test_noise_gives_no_hint(task, weights):
 
 
 def trained_on(pictures):
-    """A task and its small network after 40 steps on turned pictures; it stays in training mode, as its averages have not settled."""
+    """A task and its small network after 40 steps on turned pictures, still in training mode: its averages have not settled."""
     task = create("rotation", width=8, depths=[1, 1])
     torch.manual_seed(0)
     model = task.build().train()

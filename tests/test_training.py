@@ -56,6 +56,19 @@ def test_same_seed_same_curve(task, photos):
     assert one == other and one != losses(train(task, photos, RECIPE, steps=4, seed=2, every=0))
 
 
+def test_every_step_has_a_chance_of_its_own(photos):
+    seeds = []
+
+    class Spy(MAE):
+        def training_example(self, images, rng):
+            seeds.append(rng.initial_seed())
+            return super().training_example(images, rng)
+
+    for seed in (0, 1):
+        list(train(Spy(**MAE_SMALL), photos, RECIPE, steps=4, seed=seed))
+    assert len(set(seeds)) == 8
+
+
 def test_the_rest_of_the_process_keeps_its_chance(task, photos):
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -104,7 +117,9 @@ def test_killed_and_resumed(folder, tmp_path, capsys):
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)  # fmt: skip
     checkpoint, log = out.with_suffix(".checkpoint"), out.with_suffix(".jsonl")
     deadline = time.monotonic() + 90
-    while not (checkpoint.exists() and log.read_text().count("\n") > 2) and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not (checkpoint.exists() and log.read_text().count("\n") > 2) and process.poll() is None and time.monotonic() < deadline
+    ):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
@@ -258,7 +273,11 @@ def test_cancelling_is_quick_and_keeps_the_run(task, photos, tmp_path):
 def test_snapshots(mae, photos):
     snapshots = list(train(mae, photos, RECIPE, steps=3, every=0))
     assert [s.step for s in snapshots] == [1, 2, 3] and [s.images for s in snapshots] == [8, 16, 24]
-    assert [s.progress for s in snapshots] == pytest.approx([1 / 3, 2 / 3, 1]) and [s.done for s in snapshots] == [False, False, True]
+    assert [s.progress for s in snapshots] == pytest.approx([1 / 3, 2 / 3, 1]) and [s.done for s in snapshots] == [
+        False,
+        False,
+        True,
+    ]
     assert all(s.images_per_second == pytest.approx(s.images / s.seconds) for s in snapshots)
     assert not snapshots[-1].model.training and all(not p.requires_grad for p in snapshots[-1].model.parameters())
     sparse = list(train(mae, photos, RECIPE, steps=3, every=1e9))
@@ -297,7 +316,9 @@ def test_every_task_trains_by_its_own_recipe(name, photos):
 
 
 def test_a_task_can_be_trained_in_bfloat16(task, photos):
-    full, half = (losses(train(task, photos, replace(RECIPE, precision=name), steps=3, every=0)) for name in ("float32", "bfloat16"))
+    full, half = (
+        losses(train(task, photos, replace(RECIPE, precision=name), steps=3, every=0)) for name in ("float32", "bfloat16")
+    )
     assert half == pytest.approx(full, rel=0.05) and half != full
 
 
@@ -372,8 +393,8 @@ def test_precision(monkeypatch):
 
 
 def test_settings_go_where_they_belong():
-    task, recipe = with_settings(MAE, {"width": "64", "heads": "4", "norm_pix": "true", "lr": "1", "flip": "False", "crop": "[0.2, 1]",
-                                       "loss_on": "all", "precision": "float32"})  # fmt: skip
+    task, recipe = with_settings(MAE, {"width": "64", "heads": "4", "norm_pix": "true", "lr": "1", "flip": "False",
+                                       "crop": "[0.2, 1]", "loss_on": "all", "precision": "float32"})  # fmt: skip
     assert task.config == {**MAE.defaults, "width": 64, "heads": 4, "norm_pix": True, "loss_on": "all"}
     assert recipe == replace(MAE.recipe, lr=1.0, flip=False, crop=(0.2, 1), precision="float32") and type(recipe.lr) is float
     rotation, _ = with_settings(all_tasks()["rotation"], {"depths": "[1,1]"})
@@ -383,10 +404,11 @@ def test_settings_go_where_they_belong():
 
 @pytest.mark.parametrize(
     "name, text",
-    [("speed", "1"), ("__class__", "1"), ("__init__", "1"), ("width", "wide"), ("width", "1.5"), ("width", "true"), ("width", ""),
-     ("norm_pix", "1"), ("lr", "[1]"), ("lr", "nan"), ("lr", "-1"), ("lr", "0"), ("crop", "0.5"), ("crop", "[1]"), ("crop", "[2, 3]"),
-     ("crop", '["a", "b"]'), ("flip", "2"), ("batch", "0"), ("color", "3"), ("ema", "1"), ("warmup", "1"), ("precision", "half"),
-     ("loss_on", "some"), ("size", "100"), ("size", "0"), ("patch", "0"), ("heads", "7"), ("width", "-4"), ("depth", "null")],
+    [("speed", "1"), ("__class__", "1"), ("__init__", "1"), ("width", "wide"), ("width", "1.5"), ("width", "true"),
+     ("width", ""), ("norm_pix", "1"), ("lr", "[1]"), ("lr", "nan"), ("lr", "-1"), ("lr", "0"),
+     ("crop", "0.5"), ("crop", "[1]"), ("crop", "[2, 3]"), ("crop", '["a", "b"]'), ("flip", "2"), ("batch", "0"),
+     ("color", "3"), ("ema", "1"), ("warmup", "1"), ("precision", "half"), ("loss_on", "some"), ("size", "100"),
+     ("size", "0"), ("patch", "0"), ("heads", "7"), ("width", "-4"), ("depth", "null")],
 )  # fmt: skip
 def test_wrong_settings(name, text):
     with pytest.raises(ValueError) as caught:

@@ -58,7 +58,7 @@ def build(run=run) -> gr.Blocks:
 
         def take(raw: dict | None):
             """A new photo; None for a bad file, which is named in a toast; False where the box was only emptied."""
-            if raw is None:
+            if raw is None or not upload.is_new(ImageData(**raw)):
                 return False
             try:
                 return upload.read(ImageData(**raw))

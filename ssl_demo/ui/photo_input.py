@@ -2,6 +2,7 @@
 
 import functools
 import html
+import secrets
 
 import gradio as gr
 from gradio.context import LocalContext
@@ -11,6 +12,9 @@ from gradio.utils import is_in_or_equal, is_static_file
 from PIL import Image
 
 from ssl_demo.images import limit, load_photo
+
+
+_OURS = f"photo-{secrets.token_hex(8)}.png"  # no file of a visitor is called that
 
 
 class PhotoInput(gr.Image):
@@ -37,6 +41,18 @@ class PhotoInput(gr.Image):
         except ValueError as error:
             # Toasts are drawn as HTML, and a file's name is the visitor's text.
             raise gr.Error(html.escape(str(error)), print_exception=False) from None
+
+    def postprocess(self, value) -> ImageData | None:
+        """The picture for the browser, marked as one that the page itself put there."""
+        data = super().postprocess(value)
+        if data is not None:
+            data.orig_name = _OURS
+        return data
+
+    @staticmethod
+    def is_new(payload: ImageData) -> bool:
+        """Whether a person brought this picture. Emptying the box sends once more what the page had put there."""
+        return payload.orig_name != _OURS
 
     def read(self, payload: ImageData) -> Image.Image:
         """The photo in what the browser or a client sent. Raises ValueError with one sentence where it cannot be read."""
