@@ -15,7 +15,6 @@ from .drawing import seed_all
 from .images import load_photo, square, to_tensor
 from .pretext import Example, Number, Panel, PretextTask, parse_controls
 
-
 LARGE = 50_000_000  # parameters; below, a processor answers a photo in a fraction of a second
 
 

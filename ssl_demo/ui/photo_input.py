@@ -13,7 +13,6 @@ from PIL import Image
 
 from ssl_demo.images import limit, load_photo
 
-
 _OURS = f"photo-{secrets.token_hex(8)}.png"  # no file of a visitor is called that
 
 
