@@ -192,8 +192,6 @@ def _train(options) -> dict | None:
         except KeyboardInterrupt:
             print(f"\nstopped; go on with --resume {checkpoint}", file=sys.stderr)
             raise
-    if last is None:
-        raise ValueError(f"{options.resume} has nothing left to train: it is at its end.")
     if not processes().is_main_process:
         return None
     metrics = evaluate(task, last.model, kept, options.seed)

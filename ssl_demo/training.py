@@ -107,7 +107,7 @@ def train(
     if world > 1:
         run = DistributedDataParallel(run, device_ids=[device.index] if device.type == "cuda" else None)
 
-    step, seconds = 0, 0.0
+    step, seconds, snapshot = 0, 0.0, None
     if resume is not None:
         saved = load_checkpoint(resume, task, recipe, seed)
         model.load_state_dict(saved["model"])
@@ -121,21 +121,24 @@ def train(
         if checkpoint is not None and rank == 0:
             state = {"task": task.card.name, "config": task.config, "recipe": asdict(recipe), "seed": seed, "step": step,
                      "seconds": seconds, "model": model.state_dict(), "average": average.state_dict(),
-                     "optimizer": optimizer.state_dict()}
+                     "optimizer": optimizer.state_dict(), "last": snapshot and (snapshot.loss, snapshot.metric)}
             write_atomically(checkpoint, lambda path: torch.save(state, path))
+
+    def progress() -> float:
+        return min(1.0, step / steps if steps is not None else seconds / (60 * minutes))
 
     batches = batches or Batches(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, recipe.color, rank, world)
     feed = prefetch(batches, step, steps if steps is not None else 2**62)
-    total, since, spoke, saved_at, finished = 0.0, 0, time.monotonic(), time.monotonic(), False
-    spoke -= every  # the first step is worth a snapshot: it shows the loss of an untrained network
+    total, since, saved_at = 0.0, 0, time.monotonic()
+    spoke = saved_at - every  # the first step is worth a snapshot: it shows the loss of an untrained network
     try:
-        while True:
-            progress = step / steps if steps is not None else seconds / (60 * minutes)
-            if progress >= 1:
-                break
+        if progress() == 1:  # resumed after its last step, before anything was made of it: what it came to
+            snapshot = Snapshot(step, 1.0, seconds, step * recipe.batch, *saved["last"], {}, average, True)
+            yield snapshot
+        while progress() < 1:
             started = time.perf_counter()
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * schedule(progress, recipe.warmup)
+                group["lr"] = recipe.lr * schedule(progress(), recipe.warmup)
             images = next(feed).to(device)
             rng = torch.Generator().manual_seed(hash((seed, step, rank)) % 2**63)
             example = task.training_example(images, rng)
@@ -154,12 +157,11 @@ def train(
                 checkpoint = None  # what was kept is from before it went wrong
                 raise FloatingPointError(f"the loss is not a number any more at step {step}: try a lower learning rate")
 
-            finished = (steps is not None and step >= steps) or (minutes is not None and seconds >= 60 * minutes)
+            finished = progress() == 1
             if finished or time.monotonic() - spoke >= every:
                 with torch.no_grad():
                     metric = task.metrics(example, prediction)[task.card.metric].mean().item()
-                progress = min(1.0, step / steps if steps is not None else seconds / (60 * minutes))
-                snapshot = Snapshot(step, progress, seconds, step * recipe.batch, total / since, metric, numbers,
+                snapshot = Snapshot(step, progress(), seconds, step * recipe.batch, total / since, metric, numbers,
                                     average, finished)
                 if log is not None and rank == 0:
                     _append(log, snapshot)

@@ -278,7 +278,10 @@ def test_train_goes_on(call, refused, folder, tmp_path):
     call(*arguments, "--steps", 2)
     longer = call(*arguments, "--steps", 4, "--resume", tmp_path / "a.checkpoint")
     assert longer["steps"] == 4 and longer["images_seen"] == 16
-    assert "nothing left to train" in refused(*arguments, "--steps", 4, "--resume", tmp_path / "a.checkpoint")
+    (tmp_path / "a.safetensors").unlink()  # as if killed between the last step and the weights
+    again = call(*arguments, "--steps", 4, "--resume", tmp_path / "a.checkpoint")
+    assert again["steps"] == 4 and again["loss_last"] == longer["loss_last"]
+    assert (tmp_path / "a.safetensors").is_file() and again["score"] == longer["score"]
     assert "seed 0" in refused(*arguments, "--steps", 9, "--seed", 1, "--resume", tmp_path / "a.checkpoint")
 
 
