@@ -64,7 +64,7 @@ class Rotation(PretextTask):
         return RotationNet(self.config["width"], self.config["depths"])
 
     def example(self, images: Tensor, rng: torch.Generator, angle: str = "random", **_) -> Example:
-        turns = torch.randint(4, (len(images),), generator=rng)  # drawn always: the seed's chance does not depend on the knob
+        turns = (4 * torch.rand(len(images), generator=rng)).long()  # drawn always: one seed, one chance, whatever the knob
         if angle != "random":
             turns = torch.full_like(turns, int(angle) // 90)
         turned = torch.stack([torch.rot90(image, int(k), (1, 2)) for image, k in zip(images, turns)])
