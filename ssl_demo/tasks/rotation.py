@@ -51,7 +51,7 @@ class Rotation(PretextTask):
     controls = (
         Control("angle", "Turn the photo by", "choice", "random", "Degrees counter-clockwise, or random by the seed.",
                 choices=("random", "0", "90", "180", "270")),
-        Control("resolution", "Resolution", "slider", 96, "Pixels a side; trained at 96.",
+        Control("resolution", "Resolution", "slider", 96, "Trained at 96 pixels.",
                 minimum=48, maximum=192, step=16),
     )
     defaults = {"size": 96, "width": 48, "depths": [2, 2, 2]}

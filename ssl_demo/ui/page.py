@@ -43,7 +43,7 @@ def build(run=run) -> gr.Blocks:
                 examples = gr.HTML(thumbnails(), elem_id="examples", js_on_load=PICK)
                 gr.HTML("<p class='note'>Your photo stays in this visit: it is kept in memory, never stored for longer than an "
                         "hour, and never used for training.</p>")
-            with gr.Column(scale=1, min_width=320), gr.Tabs(elem_id="tasks"):
+            with gr.Column(scale=1, min_width=320), gr.Tabs(elem_id="tasks", overflow_behavior="wrap"):
                 tabs, opened = {}, {}
                 for name, task in tasks.items():
                     with gr.Tab(task.card.title, id=name, elem_id=f"tab-{name}") as opened[name]:

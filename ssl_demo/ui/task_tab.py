@@ -29,7 +29,7 @@ class TaskTab:
             self.controls = {control.name: component(control, self.name) for control in task.controls}
             with gr.Column(min_width=130, scale=1, elem_classes="chance"):
                 self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, elem_id=f"{self.name}-seed",
-                                      info="Fixes all chance.", min_width=90)
+                                      info="Fixes chance.", min_width=90)
                 self.again = gr.Button("Draw again", size="sm", elem_id=f"{self.name}-again")
             self.untrained = gr.Checkbox(not self.weights, label="Untrained network", interactive=bool(self.weights),
                                          info="Before it learned anything.", min_width=150,
@@ -105,6 +105,8 @@ def component(control: Control, task: str):
     common = {"label": control.label, "info": control.help, "elem_id": f"{task}-{control.name}"}
     if control.kind == "slider":
         return gr.Slider(control.minimum, control.maximum, control.default, step=control.step, buttons=[], **common)
+    if control.kind == "choice" and len(control.choices) > 5:
+        return gr.Dropdown(list(control.choices), value=control.default, **common)
     if control.kind == "choice":
         return gr.Radio(list(control.choices), value=control.default, **common)
     if control.kind == "toggle":
