@@ -20,7 +20,7 @@ MARKED = re.compile(r"(<!-- tasks:.*?-->\n).*?(<!-- /tasks -->)", re.DOTALL)
 
 def table() -> str:
     """A line for each task: its paper, what trained it, and its measured score beside chance and an untrained network."""
-    head = ("task", "paper", "weights", "trained", "score on held-out photos", "chance", "untrained")
+    head = ("task", "paper", "weights", "trained", "score on held-out photos", "guesses without learning", "untrained")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, task in all_tasks().items():
         card = task.card
@@ -31,10 +31,8 @@ def table() -> str:
             size = f"{weights}: {about['params'] / 1e6:.1f} M parameters, {about['bytes'] / 1e6:.1f} MB"
             trained = f"{about['minutes'] / 60:.1f} core-hours, {about['images_seen']:,} photos seen"
             score = f"**{show(heldout['score'])}** {card.metric} ({heldout['images']:,} photos)"
-            chance = show(heldout["chance"])
-            if "ratio_to_smooth" in heldout["metrics"]:
-                score += f", {heldout['metrics']['ratio_to_smooth']:.2f} of a blur's {show(heldout['metrics']['mse_smooth'])}"
-                chance += " (mean colour)"
+            guesses = [f"{label}: {show(heldout['metrics'][metric])}" for metric, label in card.baselines]
+            chance = ", ".join(guesses) or show(heldout["chance"])
             lines.append(f"| {card.title} | {paper} | {size} | {trained} | {score} | {chance} | {show(heldout['untrained'])} |")
     return "\n".join(lines) + "\n"
 

@@ -39,6 +39,7 @@ class Card:
     chance: float | str  # a level, or the name of the metric that measures the guess without looking
     higher_is_better: bool = True
     input: str = "image"  # or "video"
+    baselines: tuple[tuple[str, str], ...] = ()  # metrics that guesses without learning reach, and what people call them
 
     @property
     def percent(self) -> bool:

@@ -94,7 +94,8 @@ class MAE(PretextTask):
         shortcut="Small holes can be filled by blurring their neighbours. A high mask ratio leaves too little for that, and the "
         "blur's own error stands beside ours. No statistic of a hidden patch ever reaches the network or the picture.",
         metric="mse_hidden",
-        metric_label="Squared error on hidden patches of held-out photos",
+        metric_label="Error on hidden patches",
+        baselines=(("mse_smooth", "blur"), ("mse_mean_color", "mean colour")),
         chance="mse_mean_color",
         higher_is_better=False,
     )

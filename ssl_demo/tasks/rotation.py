@@ -45,7 +45,7 @@ class Rotation(PretextTask):
         shortcut="Borders and blur left by an inexact turn would give the angle away without a look at the content. Our turns "
         "move whole pixels, and the photo is cropped and resized before it is turned, wherever its JPEG blocks lie.",
         metric="accuracy",
-        metric_label="Held-out photos turned back correctly",
+        metric_label="Turned back correctly",
         chance=0.25,
     )
     controls = (

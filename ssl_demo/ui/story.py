@@ -74,19 +74,16 @@ def score_html(card: Card, weights: dict) -> str:
     measured = weights.get("heldout")
     if not measured:
         return '<div class="score"><p>No held-out score has been measured for these weights.</p></div>'
-    named = {"trained": measured["score"], "untrained": measured["untrained"], "chance": measured["chance"]}
-    if isinstance(card.chance, str):
-        named = {**named, "mean colour": named.pop("chance")}
-    if "mse_smooth" in measured["metrics"]:
-        named["blur"] = measured["metrics"]["mse_smooth"]
+    named = {"trained": measured["score"], "untrained": measured["untrained"]}
+    named |= {label: measured["metrics"][metric] for metric, label in card.baselines} or {"chance": measured["chance"]}
     top = 1.0 if card.percent else max(named.values())
     rows = sorted(named.items(), key=lambda item: item[1], reverse=card.higher_is_better)
     bars = "".join(f'<li class="{"right" if name == "trained" else "other"}"><span>{name}</span><div class="track">'
                    f'<div class="fill" style="width:{value / top:.1%}"></div></div>'
                    f'<span>{f"{value:.1%}" if card.percent else f"{value:.4f}"}</span></li>' for name, value in rows)
     better = "higher" if card.higher_is_better else "lower"
-    return (f'<div class="score"><p>{html.escape(card.metric_label)} <small>({measured["images"]:,} photos, {better} is better)'
-            f"</small></p><ul>{bars}</ul></div>")
+    return (f'<div class="score"><p>{html.escape(card.metric_label)} <small>({measured["images"]:,} held-out photos, {better} '
+            f"is better)</small></p><ul>{bars}</ul></div>")
 
 
 def data_url(image: np.ndarray) -> str:
