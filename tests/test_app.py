@@ -243,6 +243,8 @@ def test_a_photo_from_the_camera(page):
     empty_the_box(page)
     page.click("#photo button[aria-label='Capture from camera']")
     page.click("#photo button:has-text('Click to Access Webcam')")
+    page.wait_for_function("() => { const v = document.querySelector('#photo video'); return v && v.readyState >= 2"
+                           " && v.videoWidth > 0 }")
     page.click("#photo button[aria-label='capture photo']")
     wait_for_change(page, "rotation", "photo", before)
     assert picture(page, "rotation", "photo").std() > 1  # Chromium's test picture, not an empty frame

@@ -116,7 +116,15 @@ def test_output_is_exact(tmp_path):
 def test_initial_value(tmp_path):
     path = tmp_path / "first.png"
     Image.new("RGB", (4, 4)).save(path)
-    assert PhotoInput(str(path)).value["orig_name"] == PhotoInput(value=str(path)).value["orig_name"] == "first.png"
+    for box in (PhotoInput(str(path)), PhotoInput(value=str(path))):
+        assert Image.open(box.value["path"]).size == (4, 4)
+
+
+def test_what_the_page_put_there_is_told_from_what_a_person_brings(tmp_path):
+    path = tmp_path / "first.png"
+    Image.new("RGB", (4, 4)).save(path)
+    assert not PhotoInput.is_new(ImageData(**PhotoInput(str(path)).value))
+    assert PhotoInput.is_new(ImageData(path=str(path), orig_name="first.png"))
 
 
 def test_through_a_running_server(put, tmp_path):

@@ -56,30 +56,21 @@ def build(run=run) -> gr.Blocks:
             tab = tabs[name]
             return {tab.story: tab.answer(picture, *(values[component] for component in tab.inputs))}
 
-        def take(raw: dict | None):
-            """A new photo; None for a bad file, which is named in a toast; False where the box was only emptied."""
-            if raw is None or not upload.is_new(ImageData(**raw)):
-                return False
+        def take(values: dict):
+            """A new photo, in its box, in the session and in the open tab; a bad file is named, and the one before stays."""
+            if values[upload] is None or not upload.is_new(ImageData(**values[upload])):
+                return gr.skip()  # an emptied box waits for the next photo; the tabs keep the one they have
             try:
-                return upload.read(ImageData(**raw))
+                picture = upload.read(ImageData(**values[upload]))
             except ValueError as error:
                 gr.Warning(html.escape(str(error)))
-                return None
+                picture = values[photo]
+            return {upload: picture, photo: picture, **refresh(values, picture, values[active])}
 
-        taken = gr.State(None)
-
-        def spread(values: dict) -> dict:
-            """The photo just taken, or else the one before, in its box, in the session and in the open tab."""
-            if values[taken] is False:  # an emptied box waits for the next photo; the tabs keep the one they have
-                return {taken: None}
-            picture = values[taken] or values[photo]
-            return {upload: picture, photo: picture, taken: None, **refresh(values, picture, values[active])}
-
-        everything_taken = {*everything, taken}
-        upload.input(take, upload, taken, preprocess=False, show_progress="hidden",
-              api_visibility="private", concurrency_id="model").then(
-            spread, everything_taken, [upload, photo, taken, *stories], show_progress="hidden", api_visibility="private",
-            concurrency_id="model")
+        # Not preprocessed: a file that cannot be read must reach `take`, which knows the photo to go back to. And every one of
+        # several in quick succession is taken: by default a photo that comes while another is on its way would be dropped.
+        upload.input(take, {upload, *everything}, [upload, photo, *stories], preprocess=False, show_progress="hidden",
+                     api_visibility="private", concurrency_id="model", trigger_mode="multiple")
 
         def pick(values: dict, event: gr.EventData) -> dict:
             index = event._data.get("index")
