@@ -1,6 +1,7 @@
 """Small uint8 pictures: (H, W, 3) arrays in, arrays out. No network, no page."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from .pretext import Bar, Panel
 
+RIGHT, WRONG = "#35c07a", "#ff6b3d"  # answers, as drawn into photos
 HIDDEN = (224, 222, 217)  # the colour of what a network was not shown, everywhere
 _MAGMA = ("#fcfdbf", "#fec488", "#fb8861", "#de4968", "#9f2f7f", "#57157e", "#1d1147")  # light to dark: little to much
 _HEAT = np.array([ImageColor.getrgb(color) for color in _MAGMA], dtype=np.float64)
@@ -61,12 +63,14 @@ def bar_picture(bars: tuple[Bar, ...], width: int = 384) -> np.ndarray:
     """Bars as a picture, (48 * bars + 16, width, 3): the answer filled in blue, the truth outlined and ticked."""
     canvas = Image.new("RGB", (width, 48 * len(bars) + 16), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(18)
-    for row, bar in enumerate(bars):
-        top, room = 8 + 48 * row, width - 200
-        draw.text((12, top + 24), f"{bar.label}{' (true)' if bar.true else ''}", fill="#222", font=font, anchor="lm")
-        draw.rectangle((116, top + 8, 116 + room, top + 40), fill="#eeeeee", outline="#222222" if bar.true else None, width=2)
+    labels = [f"{bar.label}{' (true)' if bar.true else ''}" for bar in bars]
+    left = max(116, 24 + round(max(draw.textlength(label, font) for label in labels)))
+    for row, (bar, label) in enumerate(zip(bars, labels)):
+        top, room = 8 + 48 * row, max(40, width - left - 84)
+        draw.text((12, top + 24), label, fill="#222", font=font, anchor="lm")
+        draw.rectangle((left, top + 8, left + room, top + 40), fill="#eeeeee", outline="#222222" if bar.true else None, width=2)
         color = "#2f6fb7" if bar.chosen else "#9db4cc"
-        draw.rectangle((118, top + 10, 118 + round((room - 4) * bar.value), top + 38), fill=color)
+        draw.rectangle((left + 2, top + 10, left + 2 + round((room - 4) * bar.value), top + 38), fill=color)
         draw.text((width - 8, top + 24), f"{bar.value:.1%}", fill="#222", font=font, anchor="rm")
     return np.asarray(canvas)
 
@@ -81,3 +85,74 @@ def save_png(path: Path, image: np.ndarray) -> None:
 def seed_all(seed: int) -> torch.Generator:
     """The one source of chance of an example."""
     return torch.Generator().manual_seed(seed)
+
+
+def boxes(image: np.ndarray, squares: list[tuple[int, int, int, str]], zoom: int = 3) -> np.ndarray:
+    """The picture, `zoom` times as large, with squares (row, column, side in its own pixels, colour) outlined."""
+    canvas = Image.fromarray(image).resize((image.shape[1] * zoom, image.shape[0] * zoom), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(canvas)
+    for row, column, side, color in squares:
+        left, top = column * zoom, row * zoom
+        draw.rectangle((left, top, left + side * zoom - 1, top + side * zoom - 1), outline=color, width=2 * zoom)
+    return np.asarray(canvas)
+
+
+def moves(image: np.ndarray, steps: list[tuple[tuple[float, float], tuple[float, float]]], zoom: int = 3) -> np.ndarray:
+    """The picture, `zoom` times as large, with an arrow from each (row, column) to another; a ring where both are the same."""
+    canvas = Image.fromarray(image // 2 + 60).resize((image.shape[1] * zoom, image.shape[0] * zoom), Image.Resampling.BICUBIC)
+    draw, ring = ImageDraw.Draw(canvas), 3 * zoom
+    for start, end in steps:
+        (y, x), (v, u) = ((row * zoom, column * zoom) for row, column in (start, end))
+        if start == end:
+            draw.ellipse((x - ring, y - ring, x + ring, y + ring), outline=RIGHT, width=zoom)
+            continue
+        draw.line((x, y, u, v), fill=WRONG, width=zoom)
+        angle = np.arctan2(v - y, u - x)
+        barbs = [(u - 4 * zoom * np.cos(angle + turn), v - 4 * zoom * np.sin(angle + turn)) for turn in (-0.45, 0.45)]
+        draw.polygon([(u, v), *barbs], fill=WRONG)
+    return np.asarray(canvas)
+
+
+def side_by_side(images: list[np.ndarray], gap: int = 4) -> np.ndarray:
+    """Pictures of one height in a row on a square ground in the colour of what is hidden."""
+    width = sum(image.shape[1] for image in images) + gap * (len(images) + 1)
+    canvas = np.full((width, width, 3), HIDDEN, dtype=np.uint8)
+    top, left = (width - images[0].shape[0]) // 2, gap
+    for image in images:
+        canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
+        left += image.shape[1] + gap
+    return canvas
+
+
+def board(shares: Tensor, framed: int, cell: int = 64) -> np.ndarray:
+    """Shares in [0, 1] of a square grid (n, n) as a heat map with their per cent written in, the cell number `framed` framed."""
+    side = len(shares)
+    canvas = Image.fromarray(heat(cells(shares.flatten(), side, cell).cpu().numpy()))
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(cell // 4)
+    for number, share in enumerate(shares.flatten().tolist()):
+        row, column = divmod(number, side)
+        ink = "white" if share > 0.45 else "#222"
+        draw.text(((column + 0.5) * cell, (row + 0.5) * cell), f"{share:.0%}", fill=ink, font=font, anchor="mm")
+    row, column = divmod(framed, side)
+    draw.rectangle((column * cell + 2, row * cell + 2, (column + 1) * cell - 3, (row + 1) * cell - 3), outline=RIGHT, width=5)
+    return np.asarray(canvas)
+
+
+def tile_board(tiles: list[np.ndarray], framed: Sequence[int] = (), crossed: Sequence[int] = (), zoom: int = 3) -> np.ndarray:
+    """Square tiles (h, h, 3) on a square board, `zoom` times as large, some of its places framed, some crossed out."""
+    side, gap, across = tiles[0].shape[0] * zoom, 2 * zoom, round(len(tiles) ** 0.5)
+    canvas = Image.new("RGB", (across * (side + gap) + gap,) * 2, HIDDEN)
+    draw = ImageDraw.Draw(canvas)
+    for place, tile in enumerate(tiles):
+        top, left = (gap + at * (side + gap) for at in divmod(place, across))
+        canvas.paste(Image.fromarray(tile).resize((side, side), Image.Resampling.NEAREST), (left, top))
+        right, bottom = left + side - 1, top + side - 1
+        if place in framed:  # in the gap around the tile, dark on pale
+            draw.rectangle((left - gap, top - gap, right + gap, bottom + gap), outline="#1b1b1b", width=gap)
+        if place in crossed:
+            corner, inset = side // 4, side // 16  # small, in white, so that the tile stays to be seen and the cross stands out
+            draw.rectangle((right - corner, top, right, top + corner), fill="white")
+            for start, end in ((top + inset, top + corner - inset), (top + corner - inset, top + inset)):
+                draw.line((right - corner + inset, start, right - inset, end), fill=WRONG, width=zoom)
+            draw.rectangle((left, top, right, bottom), outline=WRONG, width=zoom - 1)
+    return np.asarray(canvas)

@@ -51,7 +51,9 @@ class Card:
 class Control:
     """One knob. Its default is the setting of training.
 
-    kind: "slider" (minimum, maximum, step), "choice" (choices), "toggle", or "patches" (numbers of cells, chosen by clicking).
+    kind: "slider" (minimum, maximum, step), "choice" (choices), "toggle", "patches" (numbers of cells, chosen by clicking),
+    "order" (whole numbers whose order counts, set by clicking), or "point" (two numbers from 0 to 100: per cent from the left and
+    from the top, chosen by clicking; empty: none).
     """
 
     name: str
@@ -87,11 +89,25 @@ class Control:
             if text not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
                 raise ValueError(f"“{self.name}” must be true or false, not {value!r}.")
             return text in ("true", "1", "yes", "on")
-        assert self.kind == "patches", f"unknown kind of control: {self.kind}"
+        if self.kind == "point":
+            return self._parse_point(str("" if value is None else value))
+        assert self.kind in ("patches", "order"), f"unknown kind of control: {self.kind}"
         parts = str("" if value is None else value).replace(",", " ").split()
         if not all(part.isdecimal() and len(part) < 6 for part in parts):
-            raise ValueError(f"“{self.name}” must be numbers of patches such as “0 5 17”, not {value!r}.")
+            what = "numbers of patches such as “0 5 17”" if self.kind == "patches" else "whole numbers such as “4 0 8”"
+            raise ValueError(f"“{self.name}” must be {what}, not {value!r}.")
+        if self.kind == "order":
+            return " ".join(str(int(part)) for part in parts)
         return " ".join(str(number) for number in sorted({int(part) for part in parts}))
+
+    def _parse_point(self, text: str) -> str:
+        try:
+            x_y = [float(part) for part in text.replace(",", " ").split()]
+        except ValueError:
+            x_y = [-1.0]
+        if text.strip() and not (len(x_y) == 2 and all(0 <= share <= 100 for share in x_y)):
+            raise ValueError(f"“{self.name}” must be two numbers from 0 to 100 such as “50 30”, not {text!r}.")
+        return " ".join(f"{share:g}" for share in x_y)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def test_nothing_outside_the_tasks_knows_one_by_name():
 @pytest.mark.parametrize("name, control", CONTROLS)
 def test_control_describes_itself(name, control):
     assert control.name.isidentifier() and control.label and control.help.endswith(".")
-    assert control.kind in ("slider", "choice", "toggle", "patches")
+    assert control.kind in ("slider", "choice", "toggle", "patches", "order", "point")
     assert control.kind != "choice" or len(set(control.choices)) == len(control.choices) >= 2
     assert control.kind != "slider" or control.minimum < control.maximum
 
@@ -153,6 +153,8 @@ WRONG = {
     "choice": lambda c: ["", "none of these", None, 12345, []],
     "toggle": lambda c: ["", "perhaps", None, 2, []],
     "patches": lambda c: ["-1", "1.5", "a", "0x1", "1234567", {"a": 1}],
+    "order": lambda c: ["-1", "1.5", "a", "0x1", "1234567", {"a": 1}],
+    "point": lambda c: ["50", "1 2 3", "-1 5", "5 101", "a b", "nan 1"],
 }
 
 
@@ -170,6 +172,8 @@ def test_every_extreme_runs(name, control, photo):
         "choice": control.choices,
         "toggle": [True, False],
         "patches": ["", "0 5"],
+        "order": [""],
+        "point": ["", "0 0", "50 33.3", "100 100"],
     }
     runner = inference.load(name, "untrained")
     for value in values[control.kind]:

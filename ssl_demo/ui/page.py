@@ -30,12 +30,13 @@ def build(run=run) -> gr.Blocks:
     """The whole interface. Nothing is launched."""
     tasks = all_tasks()
     first = EXAMPLES[0].image
+    opening = max(tasks, key=lambda name: tasks[name].card.year)  # the newest method greets
     with gr.Blocks(title="Self-supervised learning, seen", analytics_enabled=False, delete_cache=(600, 3600),
                    fill_width=True) as demo:
         gr.HTML("<header><h1>Learning without labels</h1><p>Hide or disturb something in a photo, predict it back, keep the "
                 "encoder. Every answer here is computed now, by networks we trained.</p></header>")
         photo = gr.State(first)
-        active = gr.State(next(iter(tasks)))
+        active = gr.State(opening)
         with gr.Row(elem_id="page"):
             with gr.Column(scale=0, min_width=272, elem_id="side"):
                 upload = PhotoInput(first, label="Your photo", sources=["upload", "webcam", "clipboard"], height=250,
@@ -43,11 +44,11 @@ def build(run=run) -> gr.Blocks:
                 examples = gr.HTML(thumbnails(), elem_id="examples", js_on_load=PICK)
                 gr.HTML("<p class='note'>Your photo stays in this visit: it is kept in memory, never stored for longer than an "
                         "hour, and never used for training.</p>")
-            with gr.Column(scale=1, min_width=320), gr.Tabs(elem_id="tasks", overflow_behavior="wrap"):
+            with gr.Column(scale=1, min_width=320), gr.Tabs(elem_id="tasks", selected=opening, overflow_behavior="wrap"):
                 tabs, opened = {}, {}
                 for name, task in tasks.items():
                     with gr.Tab(task.card.title, id=name, elem_id=f"tab-{name}") as opened[name]:
-                        tabs[name] = TaskTab(task, run, first if not tabs else None)
+                        tabs[name] = TaskTab(task, run, first if name == opening else None)
 
         everything = {photo, active, *(component for tab in tabs.values() for component in tab.inputs)}
         stories = [tab.story for tab in tabs.values()]
