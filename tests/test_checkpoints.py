@@ -126,7 +126,7 @@ def test_missing_and_extra_tensors(name, path):
         "renamed": lambda tensors, header: tensors.update(more=tensors.pop(last)),
         "shape": lambda tensors, header: tensors.update({last: torch.zeros(3, 1, 4)}),
         "config": lambda tensors, header: header.update(
-            config=json.dumps({"size": 32, **({"patch": 4} if name == "mae" else {"width": 8})})
+            config=json.dumps({"size": 32, "patch": 4} if name == "mae" else {"width": 8})
         ),
     }
     for change in changes.values():

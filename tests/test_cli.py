@@ -264,7 +264,8 @@ def test_train(name, call, folder, tmp_path, file, no_weights):
     assert (report["task"], report["steps"], report["images_seen"], report["file"]) == (name, 3, 12, str(out))
     assert all(math.isfinite(report[key]) for key in ("loss_first", "loss_last", "score")) and report["images_per_second"] > 0
     card = read_card(out)
-    assert card["sha256"] == sha256(out) and card["bytes"] == out.stat().st_size and card["config"]["size"] == 32
+    assert card["sha256"] == sha256(out) and card["bytes"] == out.stat().st_size
+    assert f"size={card['config']['size']}" in SMALL[name]
     assert (card["steps"], card["images_seen"], card["seed"], card["photos"], card["data"]) == (3, 12, 0, 32, [folder.name])
     assert (
         card["command"].startswith(f"python -m ssl_demo train {name} --data") and card["machine"] and card["recipe"]["batch"] == 4

@@ -36,7 +36,6 @@ def build(run=run) -> gr.Blocks:
         gr.HTML("<header><h1>Learning without labels</h1><p>Hide or disturb something in a photo, predict it back, keep the "
                 "encoder. Every answer here is computed now, by networks we trained.</p></header>")
         photo = gr.State(first)
-        active = gr.State(opening)
         with gr.Row(elem_id="page"):
             with gr.Column(scale=0, min_width=272, elem_id="side"):
                 upload = PhotoInput(first, label="Your photo", sources=["upload", "webcam", "clipboard"], height=250,
@@ -50,15 +49,14 @@ def build(run=run) -> gr.Blocks:
                     with gr.Tab(task.card.title, id=name, elem_id=f"tab-{name}") as opened[name]:
                         tabs[name] = TaskTab(task, run, first if name == opening else None)
 
-        everything = {photo, active, *(component for tab in tabs.values() for component in tab.inputs)}
+        everything = {photo, *(component for tab in tabs.values() for component in tab.inputs)}
         stories = [tab.story for tab in tabs.values()]
 
-        def refresh(values: dict, picture: Image.Image, name: str) -> dict:
-            tab = tabs[name]
-            return {tab.story: tab.answer(picture, *(values[component] for component in tab.inputs))}
+        def tell(values: dict, picture: Image.Image, told: list[TaskTab]) -> dict:
+            return {tab.story: tab.answer(picture, *(values[component] for component in tab.inputs)) for tab in told}
 
         def take(values: dict):
-            """A new photo, in its box, in the session and in the open tab; a bad file is named, and the one before stays."""
+            """A new photo, in its box, in the session and in every tab; a bad file is named, and the one before stays."""
             if values[upload] is None or not upload.is_new(ImageData(**values[upload])):
                 return gr.skip()  # an emptied box waits for the next photo; the tabs keep the one they have
             try:
@@ -66,7 +64,7 @@ def build(run=run) -> gr.Blocks:
             except ValueError as error:
                 gr.Warning(html.escape(str(error)))
                 picture = values[photo]
-            return {upload: picture, photo: picture, **refresh(values, picture, values[active])}
+            return {upload: picture, photo: picture, **tell(values, picture, [*tabs.values()])}
 
         # Not preprocessed: a file that cannot be read must reach `take`, which knows the photo to go back to. And every one of
         # several in quick succession is taken: by default a photo that comes while another is on its way would be dropped.
@@ -78,16 +76,16 @@ def build(run=run) -> gr.Blocks:
             if index not in range(len(EXAMPLES)):
                 return {photo: values[photo]}
             picture = EXAMPLES[index].image
-            return {upload: picture, photo: picture, **refresh(values, picture, values[active])}
+            return {upload: picture, photo: picture, **tell(values, picture, [*tabs.values()])}
 
         examples.select(pick, everything, [upload, photo, *stories], **QUICK)
         for name, tab in tabs.items():
             tab.listen(photo, upload)
 
-            def open_tab(values: dict, name=name) -> dict:
-                return {active: name, **refresh(values, values[photo], name)}
+            def open_tab(values: dict, tab=tab) -> dict:
+                return tell(values, values[photo], [tab])
 
-            opened[name].select(open_tab, everything, [active, tab.story], **QUICK)
+            opened[name].select(open_tab, everything, tab.story, **QUICK)
     return demo
 
 
