@@ -173,7 +173,7 @@ class Recipe:
             "warmup": 0 <= self.warmup < 1, "ema": 0 <= self.ema < 1, "clip": self.clip > 0, "side": 8 <= self.side <= 1024,
             "crop": len(self.crop) == 2 and 0 < self.crop[0] <= self.crop[1] <= 1, "color": 0 <= self.color <= 1,
             "precision": self.precision in ("auto", "float32", "bfloat16"),
-        }  # fmt: skip
+        }
         for name, is_sensible in sensible.items():
             if not is_sensible:
                 raise ValueError(f"“{name}” cannot be {getattr(self, name)}.")

@@ -97,7 +97,7 @@ class Jigsaw(PretextTask):
         Control("normalise", "Even tiles", "toggle", True, "Off: as they are."),
         Control("tiles", "Order by hand", "order", "", "The tile, 0 to 8, at each of the nine places, for “by hand”."),
         Control("picked", "Picked place", "order", "", "The place, 0 to 8, that was clicked first."),
-    )  # fmt: skip
+    )
     defaults = {"size": 96, "tile": 24, "width": 48, "depths": [2, 2, 2], "permutations": 100, "permutation_seed": 0}
     recipe = Recipe(batch=64, lr=2e-3, crop=(0.5, 1.0), color=0.2)
 
@@ -117,7 +117,7 @@ class Jigsaw(PretextTask):
         return ContextFreeNet(self.config["width"], self.config["depths"], self.config["tile"], self.permutations)
 
     def example(self, images: Tensor, rng: torch.Generator, shuffle: str = "seed", grey: str = "some", gap: bool = True,
-                normalise: bool = True, tiles: str = "", picked: str = "") -> Example:  # fmt: skip
+                normalise: bool = True, tiles: str = "", picked: str = "") -> Example:
         hand, first = [int(number) for number in tiles.split()], [int(number) for number in picked.split()]
         if hand and sorted(hand) != list(range(TILES)):
             raise ValueError("“tiles” must name each of the tiles 0 to 8 once.")
@@ -134,7 +134,7 @@ class Jigsaw(PretextTask):
         return self._cut(images, rng, ORDERS)
 
     def _cut(self, images: Tensor, rng: torch.Generator, count: int, grey: str = "some", gap: bool = True,
-             normalise: bool = True) -> Example:  # fmt: skip
+             normalise: bool = True) -> Example:
         """Tiles in their true order, (B, 9, 3, h, w), and `count` orders for them. All chance is drawn, used or not."""
         B, side, tile = len(images), images.shape[-1] // 3, self.config["tile"]
         corners = torch.randint(side - tile + 1, (B, TILES, 2), generator=rng)  # row and column inside the cell
@@ -196,7 +196,7 @@ class Jigsaw(PretextTask):
             Panel("arranged", "Put back by its answer", f"{TILES - len(wrong)} of 9 right; a cross: wrong.", "answers",
                   drawing.tile_board([tiles[put[place]] for place in range(TILES)], crossed=wrong)),
             Panel("probabilities", "How sure it is", f"Likeliest of {len(ranked)}; the true is marked.", "judged", bars=bars),
-        ]  # fmt: skip
+        ]
 
     def numbers(self, model: nn.Module, example: Example, prediction: Prediction) -> dict[str, Number]:
         logits, order = prediction["logits"][0, 0].float().cpu(), example["orders"][0, 0].cpu()
@@ -210,7 +210,7 @@ class Jigsaw(PretextTask):
             "probability_true": Number("Given to the true order", probability, f"{probability:.1%}", f"chance: {1 / count:.1%}"),
             "loss": Number("Loss", loss, f"{loss:.2f}", f"cross-entropy; guessing gives ln {count} = {np.log(count):.2f}"),
             "hamming_to_set": Number("From an order it knows", TILES - far, f"{TILES - far} tiles", "the nearest counts as true"),
-        }  # fmt: skip
+        }
 
     def click(self, panel: str, x: float, y: float, example: Example) -> dict:
         order, picked = example["orders"][0, 0].tolist(), int(example["picked"][0])

@@ -105,9 +105,9 @@ class MAE(PretextTask):
         Control("kind", "Which patches", "choice", "random", "By hand: click patches in the picture.",
                 choices=("random", "block", "grid", "by hand")),
         Control("patches", "Hidden by hand", "patches", "", "Numbers of the hidden patches in reading order, for “by hand”."),
-    )  # fmt: skip
+    )
     defaults = {"size": 96, "patch": 8, "width": 160, "depth": 6, "heads": 5, "decoder_width": 128, "decoder_depth": 2,
-                "norm_pix": False, "loss_on": "hidden"}  # fmt: skip
+                "norm_pix": False, "loss_on": "hidden"}
     recipe = Recipe(batch=32, lr=2e-3, crop=(0.4, 1.0))
 
     def __init__(self, **config):
@@ -120,7 +120,7 @@ class MAE(PretextTask):
         return MaskedAutoencoder(**{name: self.config[name] for name in names})
 
     def example(self, images: Tensor, rng: torch.Generator, mask_ratio: float = 75, kind: str = "random",
-                patches: str = "") -> Example:  # fmt: skip
+                patches: str = "") -> Example:
         side = images.shape[-1] // self.config["patch"]
         count = round(side * side * mask_ratio / 100)
         if kind == "by hand":
@@ -185,7 +185,7 @@ class MAE(PretextTask):
                   drawing.heat((drawing.cells(error[0], side, patch) / 0.25).clamp(0, 1).cpu().numpy())),
             Panel("smooth", "What a blur would draw", "The guess without knowledge.", "judged",
                   drawing.picture(unpatchify(smooth, patch)[0])),
-        ]  # fmt: skip
+        ]
 
     def numbers(self, model: nn.Module, example: Example, prediction: Prediction) -> dict[str, Number]:
         inputs, visible, targets = example["inputs"][:1], example["visible"][:1], example["targets"][:1]
@@ -211,7 +211,7 @@ class MAE(PretextTask):
             "mse_mean_color": Number("Error of the mean colour", color),
             "ratio_to_smooth": Number("Error beside the blur's", ratio, "–" if ratio is None else f"{ratio:.2f} ×",
                                       "below 1: more than smoothing"),
-        }  # fmt: skip
+        }
 
     def click(self, panel: str, x: float, y: float, example: Example) -> dict:
         hidden = example["hidden"][0].tolist()

@@ -31,7 +31,7 @@ def build(run=run) -> gr.Blocks:
     tasks = all_tasks()
     first = EXAMPLES[0].image
     opening = max(tasks, key=lambda name: tasks[name].card.year)  # the newest method greets
-    with gr.Blocks(title="Self-supervised learning, seen", analytics_enabled=False, delete_cache=(600, 3600),
+    with gr.Blocks(title="Self-supervised learning, seen", analytics_enabled=False, delete_cache=(300, 3000),
                    fill_width=True) as demo:
         gr.HTML("<header><h1>Learning without labels</h1><p>Hide or disturb something in a photo, predict it back, keep the "
                 "encoder. Every answer here is computed now, by networks we trained.</p></header>")
