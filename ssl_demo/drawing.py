@@ -156,3 +156,16 @@ def tile_board(tiles: list[np.ndarray], framed: Sequence[int] = (), crossed: Seq
                 draw.line((right - corner + inset, start, right - inset, end), fill=WRONG, width=zoom)
             draw.rectangle((left, top, right, bottom), outline=WRONG, width=zoom - 1)
     return np.asarray(canvas)
+
+
+def painted(strokes: str, size: int) -> np.ndarray:
+    """The mask (size, size) bool of the strokes of a brush control: round, as wide as two radii, over a square picture."""
+    canvas = Image.new("1", (size, size))
+    draw = ImageDraw.Draw(canvas)
+    for stroke in filter(str.strip, strokes.split(";")):
+        radius, *numbers = (float(number) * size / 100 for number in stroke.split())
+        points = list(zip(numbers[::2], numbers[1::2], strict=True))
+        draw.line(points, fill=1, width=max(1, round(2 * radius)))
+        for x, y in points:  # round ends and joints
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
+    return np.asarray(canvas)

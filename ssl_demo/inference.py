@@ -63,8 +63,12 @@ class Runner:
 
     def example(self, image: Image.Image, seed: int, values: dict[str, Any]) -> Example:
         """What the task makes of a photo under all its controls, on the processor: no network takes part."""
-        photo = to_tensor(square(image.convert("RGB"), self.task.input_size(**values)))[None]
-        return self.task.example(photo, seed_all(parse_seed(seed)), **values)
+        image = image.convert("RGB")
+        photo = to_tensor(square(image, self.task.input_size(**values)))[None]
+        example = self.task.example(photo, seed_all(parse_seed(seed)), **values)
+        if self.task.card.own_resolution:
+            example["photo"] = to_tensor(square(image, min(image.size)))[None]
+        return example
 
     def click(self, image: Image.Image, seed: int, controls: dict[str, Any], panel: str, x: float, y: float) -> dict[str, Any]:
         """The new values of controls after a click at (x, y), each in [0, 1], on a panel of that run."""

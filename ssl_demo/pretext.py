@@ -38,7 +38,9 @@ class Card:
     metric_label: str
     chance: float | str  # a level, or the name of the metric that measures the guess without looking
     higher_is_better: bool = True
-    input: str = "image"  # or "video"
+    input: str = "image"  # or "video": then `images` are clips (B, T, 3, H, W)
+    watch: str = ""  # the metric logged in training, where the score needs more than a batch; empty: the score
+    own_resolution: bool = False  # whether `render` wants the photo's square at its own resolution, as example["photo"]
     baselines: tuple[tuple[str, str], ...] = ()  # metrics that guesses without learning reach, and what people call them
 
     @property
@@ -52,8 +54,9 @@ class Control:
     """One knob. Its default is the setting of training.
 
     kind: "slider" (minimum, maximum, step), "choice" (choices), "toggle", "patches" (numbers of cells, chosen by clicking),
-    "order" (whole numbers whose order counts, set by clicking), or "point" (two numbers from 0 to 100: per cent from the left and
-    from the top, chosen by clicking; empty: none).
+    "order" (whole numbers whose order counts, set by clicking), "point" (two numbers from 0 to 100: per cent from the left and
+    from the top, chosen by clicking; empty: none), or "brush" (strokes painted on a panel, separated by semicolons: each a radius
+    in per cent of the width, then points in per cent such as "5 20 30 25 30"; empty: none).
     """
 
     name: str
@@ -91,6 +94,8 @@ class Control:
             return text in ("true", "1", "yes", "on")
         if self.kind == "point":
             return self._parse_point(str("" if value is None else value))
+        if self.kind == "brush":
+            return self._parse_strokes(str("" if value is None else value))
         assert self.kind in ("patches", "order"), f"unknown kind of control: {self.kind}"
         parts = str("" if value is None else value).replace(",", " ").split()
         if not all(part.isdecimal() and len(part) < 6 for part in parts):
@@ -109,6 +114,21 @@ class Control:
             raise ValueError(f"“{self.name}” must be two numbers from 0 to 100 such as “50 30”, not {text!r}.")
         return " ".join(f"{share:g}" for share in x_y)
 
+    def _parse_strokes(self, text: str) -> str:
+        try:
+            strokes = [[float(part) for part in stroke.replace(",", " ").split()] for stroke in text.split(";") if stroke.strip()]
+        except ValueError:
+            strokes = [[]]
+        for stroke in strokes:
+            points = stroke[1:]
+            whole = len(stroke) >= 3 and len(stroke) % 2 == 1 and 0 < stroke[0] <= 50
+            if not (whole and all(-50 <= share <= 150 for share in points)):  # a hand may slip over the picture's edge
+                raise ValueError(f"“{self.name}” must be strokes such as “5 20 30 25 30”: a radius, then points, all in per cent; "
+                                 f"not {text[:60]!r}.")
+        if sum(map(len, strokes)) > 20_000:
+            raise ValueError(f"“{self.name}” has too many points; clear it and paint with fewer strokes.")
+        return "; ".join(" ".join(f"{number:g}" for number in stroke) for stroke in strokes)
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -122,7 +142,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a tab: an image (H, W, 3) uint8, or bars; `stage` says in which of the four steps it stands."""
+    """One picture of a tab; `stage` says in which of the four steps it stands.
+
+    It holds exactly one of: an image (H, W, 3) uint8; bars; a video (T, H, W, 3) uint8, H and W even, played at `fps`.
+    """
 
     name: str
     title: str
@@ -131,10 +154,18 @@ class Panel:
     image: np.ndarray | None = None
     bars: tuple[Bar, ...] = ()
     click: str = ""  # what a click on it does, in a few words; empty: nothing
+    brush: str = ""  # what painting on it does, in a few words; empty: nothing. The strokes go to the task's brush control
+    video: np.ndarray | None = None
+    fps: float = 12.0
 
     def __post_init__(self):
         assert self.stage in STAGES, self.stage
-        assert (self.image is None) == bool(self.bars), f"panel {self.name} needs an image or bars"
+        held = (self.image is not None) + bool(self.bars) + (self.video is not None)
+        assert held == 1, f"panel {self.name} needs an image, bars or a video"
+        assert self.image is not None or not (self.click or self.brush), "only images can be clicked or painted on"
+        if self.video is not None:
+            assert self.video.dtype == np.uint8 and self.video.ndim == 4 and self.video.shape[3] == 3, self.video.shape
+            assert self.video.shape[1] % 2 == 0 and self.video.shape[2] % 2 == 0, "H.264 halves the colours' resolution"
         if self.image is not None:
             assert self.image.dtype == np.uint8 and self.image.ndim == 3 and self.image.shape[2] == 3, self.image.shape
 

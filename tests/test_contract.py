@@ -85,7 +85,7 @@ def test_card(task):
     assert isinstance(card, Card)
     for field in dataclasses.fields(card):
         value = getattr(card, field.name)
-        assert value not in ("", None), field.name
+        assert value not in ("", None) or field.name == "watch", field.name
         assert not isinstance(value, str) or value == value.strip(), field.name
     assert card.name.isidentifier() and card.name == card.name.lower()
     assert card.family in FAMILIES and 1990 <= card.year <= 2030 and card.link.startswith("https://")
@@ -136,7 +136,7 @@ def test_nothing_outside_the_tasks_knows_one_by_name():
 @pytest.mark.parametrize("name, control", CONTROLS)
 def test_control_describes_itself(name, control):
     assert control.name.isidentifier() and control.label and control.help.endswith(".")
-    assert control.kind in ("slider", "choice", "toggle", "patches", "order", "point")
+    assert control.kind in ("slider", "choice", "toggle", "patches", "order", "point", "brush")
     assert control.kind != "choice" or len(set(control.choices)) == len(control.choices) >= 2
     assert control.kind != "slider" or control.minimum < control.maximum
 
@@ -155,6 +155,7 @@ WRONG = {
     "patches": lambda c: ["-1", "1.5", "a", "0x1", "1234567", {"a": 1}],
     "order": lambda c: ["-1", "1.5", "a", "0x1", "1234567", {"a": 1}],
     "point": lambda c: ["50", "1 2 3", "-1 5", "5 101", "a b", "nan 1"],
+    "brush": lambda c: ["50", "5 10", "5 10 20 30", "0 5 5", "60 5 5", "5 5 999", "a b c", "5 nan 1", {"a": 1}],
 }
 
 
@@ -174,6 +175,7 @@ def test_every_extreme_runs(name, control, photo):
         "patches": ["", "0 5"],
         "order": [""],
         "point": ["", "0 0", "50 33.3", "100 100"],
+        "brush": ["", "5 50 50", "4 10 20 30 40; 8 70 70 80 70", "50 50 50"],
     }
     runner = inference.load(name, "untrained")
     for value in values[control.kind]:
