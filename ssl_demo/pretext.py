@@ -245,8 +245,12 @@ class PretextTask:
         raise NotImplementedError
 
     def training_example(self, images: Tensor, rng: torch.Generator) -> Example:
-        """What one step of training, and `evaluate`, sees. A task may make several examples of one photo."""
+        """What one step of training sees. A task may make several examples of one photo."""
         return self.example(images, rng)
+
+    def evaluation_example(self, images: Tensor, rng: torch.Generator) -> Example:
+        """What `evaluate` sees: as in training, unless the score is defined on something narrower."""
+        return self.training_example(images, rng)
 
     def predict(self, model: nn.Module, example: Example) -> Prediction:
         """The only forward pass of the task: named tensors, the intermediate ones too."""

@@ -160,7 +160,7 @@ def train(
             finished = progress() == 1
             if finished or time.monotonic() - spoke >= every:
                 with torch.no_grad():
-                    metric = task.metrics(example, prediction)[task.card.metric].mean().item()
+                    metric = task.metrics(example, prediction)[task.card.watch or task.card.metric].mean().item()
                 snapshot = Snapshot(step, progress(), seconds, step * recipe.batch, total / since, metric, numbers,
                                     average, finished)
                 if log is not None and rank == 0:
@@ -283,7 +283,7 @@ def evaluate(task: PretextTask, model: nn.Module, photos: Photos, seed: int = 0,
     device, rng = next(model.parameters()).device, torch.Generator().manual_seed(seed)
     collected: dict[str, list[Tensor]] = {}
     for images in centre(photos, task.size, batch):
-        example = task.training_example(images.to(device), rng)
+        example = task.evaluation_example(images.to(device), rng)
         for name, values in task.metrics(example, task.predict(model, example)).items():
             collected.setdefault(name, []).append(values.cpu())
     return task.aggregate({name: torch.cat(values) for name, values in collected.items()})
