@@ -27,13 +27,13 @@ def table() -> str:
         paper = f"[{card.authors.split(',')[0]} {card.year}]({card.link})"
         for weights, about in bundled(name).items():
             heldout = about["heldout"]
-            show = (lambda value: f"{value:.1%}") if card.percent else (lambda value: f"{value:.4f}")
             size = f"{weights}: {about['params'] / 1e6:.1f} M parameters, {about['bytes'] / 1e6:.1f} MB"
             trained = f"{about['minutes'] / 60:.1f} core-hours, {about['images_seen']:,} photos seen"
-            score = f"**{show(heldout['score'])}** {card.metric} ({heldout['images']:,} photos)"
-            guesses = [f"{label}: {show(heldout['metrics'][metric])}" for metric, label in card.baselines]
-            chance = ", ".join(guesses) or show(heldout["chance"])
-            lines.append(f"| {card.title} | {paper} | {size} | {trained} | {score} | {chance} | {show(heldout['untrained'])} |")
+            score = f"**{card.show(heldout['score'])}** {card.metric} ({heldout['images']:,} photos)"
+            guesses = [f"{label}: {card.show(heldout['metrics'][metric])}" for metric, label in card.baselines]
+            chance = ", ".join(guesses) or card.show(heldout["chance"])
+            untrained = card.show(heldout["untrained"])
+            lines.append(f"| {card.title} | {paper} | {size} | {trained} | {score} | {chance} | {untrained} |")
     return "\n".join(lines) + "\n"
 
 

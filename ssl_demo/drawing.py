@@ -169,3 +169,27 @@ def painted(strokes: str, size: int) -> np.ndarray:
         for x, y in points:  # round ends and joints
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
     return np.asarray(canvas)
+
+
+def random_blocks(size: int, rng: torch.Generator) -> np.ndarray:
+    """A mask (size, size) bool of one to five rectangles that may overlap, of about a quarter of the area in all."""
+    hidden, chance = np.zeros((size, size), dtype=bool), torch.rand(6, 4, generator=rng).tolist()
+    count = 1 + int(5 * chance[5][0])
+    for area, aspect, down, right in chance[:count]:
+        side = size * ((0.7 + 0.6 * area) / 4 / count) ** 0.5
+        height, width = (round(min(size, side * 2**turn)) for turn in (aspect - 0.5, 0.5 - aspect))
+        top, left = round(down * (size - height)), round(right * (size - width))
+        hidden[top : top + height, left : left + width] = True
+    return hidden
+
+
+def random_strokes(rng: torch.Generator) -> str:
+    """One to four strokes of a wandering brush, roughly as a person paints them, in the notation of `painted`."""
+    chance, strokes = torch.rand(4, 17, generator=rng).tolist(), []
+    for radius, x, y, count, *steps in chance[: 1 + int(4 * torch.rand((), generator=rng))]:
+        x, y, stroke = 100 * x, 100 * y, [f"{3 + 9 * radius:.1f}"]
+        for right, down in zip(steps[: 4 + 2 * int(4 * count) : 2], steps[1::2]):
+            stroke.append(f"{x:.1f} {y:.1f}")
+            x, y = x + 60 * (right - 0.5), y + 60 * (down - 0.5)
+        strokes.append(" ".join(stroke))
+    return "; ".join(strokes)

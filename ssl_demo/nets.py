@@ -69,6 +69,22 @@ def init_transformer(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+class _Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return -ctx.scale * gradient, None
+
+
+def reverse_gradient(values: Tensor, scale: float) -> Tensor:
+    """The same values; whoever they came from gets the gradient times -scale (Ganin and Lempitsky 2015)."""
+    return _Reversed.apply(values, scale)
+
+
 def patchify(images: Tensor, patch: int) -> Tensor:
     """(B, 3, H, W) to (B, N, 3 * patch * patch), patches in reading order."""
     B, C, H, W = images.shape

@@ -38,6 +38,8 @@ class Card:
     metric_label: str
     chance: float | str  # a level, or the name of the metric that measures the guess without looking
     higher_is_better: bool = True
+    unit: str = ""  # of the score, such as dB
+    digits: int = 4  # decimals of the score where it is shown, unless it is a share
     input: str = "image"  # or "video": then `images` are clips (B, T, 3, H, W)
     watch: str = ""  # the metric logged in training, where the score needs more than a batch; empty: the score
     own_resolution: bool = False  # whether `render` wants the photo's square at its own resolution, as example["photo"]
@@ -47,6 +49,10 @@ class Card:
     def percent(self) -> bool:
         """Whether the score is a share, shown as per cent."""
         return self.metric == "accuracy"
+
+    def show(self, score: float) -> str:
+        """A score as a person reads it."""
+        return f"{score:.1%}" if self.percent else f"{score:.{self.digits}f} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -264,8 +270,8 @@ class PretextTask:
         """Named figures per example, each (B,); `card.metric` is among them."""
         raise NotImplementedError
 
-    def aggregate(self, per_example: dict[str, Tensor]) -> dict[str, float]:
-        """The figures of a whole set from those of its examples: their means, unless a task says otherwise."""
+    def aggregate(self, per_example: dict[str, Tensor]) -> dict[str, float | str]:
+        """Figures of a whole set from those of its examples: means, unless a task says otherwise. A text names something."""
         return {name: values.double().mean().item() for name, values in per_example.items()}
 
     def render(self, example: Example, prediction: Prediction) -> list[Panel]:
@@ -279,6 +285,10 @@ class PretextTask:
     def click(self, panel: str, x: float, y: float, example: Example) -> dict[str, Any]:
         """New values of controls after a click at (x, y), each in [0, 1), on a clickable panel."""
         return {}
+
+    def paint(self, strokes: str) -> dict[str, Any]:
+        """New values of controls after strokes were painted on a panel that takes them, or cleared (no strokes)."""
+        return {control.name: strokes for control in self.controls if control.kind == "brush"}
 
     def features(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """What is kept when the head is thrown away: (B, D), and a map (B, D, h, w) where there is one."""

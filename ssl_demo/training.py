@@ -278,7 +278,7 @@ def _cut_log(log: Path, step: int) -> None:
 
 
 @torch.no_grad()
-def evaluate(task: PretextTask, model: nn.Module, photos: Photos, seed: int = 0, batch: int = 64) -> dict[str, float]:
+def evaluate(task: PretextTask, model: nn.Module, photos: Photos, seed: int = 0, batch: int = 64) -> dict[str, float | str]:
     """The task's metrics over all photos, undisturbed centre squares, in float32; chance from the seed."""
     device, rng = next(model.parameters()).device, torch.Generator().manual_seed(seed)
     collected: dict[str, list[Tensor]] = {}

@@ -200,7 +200,7 @@ def test_every_tab_tells_its_four_steps_idea_paper_and_score(page, task):
     if weights is None:
         pytest.skip(f"no weights are bundled for {task}")
     score = weights["heldout"]["score"]
-    assert (f"{score:.1%}" if card.percent else f"{score:.4f}") in about and "untrained" in about
+    assert card.show(score) in about and "untrained" in about
 
 
 def test_an_uploaded_photo_is_shown_upright_in_every_tab(page, files):

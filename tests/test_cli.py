@@ -21,6 +21,7 @@ ROOT = Path(cli.__file__).parents[1]
 SMALL = {"rotation": ["size=32", "width=8", "depths=[1,1]"],
          "relative_patch": ["size=64", "patch=12", "jitter=1", "width=8", "depths=[1,1,1]"],
          "jigsaw": ["size=32", "tile=8", "width=8", "depths=[1,1]", "permutations=20"],
+         "inpainting": ["size=32", "width=8", "depths=[1,1,1]"],
          "mae": ["size=32", "width=32", "depth=1", "heads=2", "decoder_width=32", "decoder_depth=1"]}  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def score_html(card: Card, weights: dict) -> str:
     rows = sorted(named.items(), key=lambda item: item[1], reverse=card.higher_is_better)
     bars = "".join(f'<li class="{"right" if name == "trained" else "other"}"><span>{name}</span><div class="track">'
                    f'<div class="fill" style="width:{value / top:.1%}"></div></div>'
-                   f'<span>{f"{value:.1%}" if card.percent else f"{value:.4f}"}</span></li>' for name, value in rows)
+                   f'<span>{card.show(value)}</span></li>' for name, value in rows)
     better = "higher" if card.higher_is_better else "lower"
     return (f'<div class="score"><p>{html.escape(card.metric_label)} <small>({measured["images"]:,} held-out photos, {better} '
             f"is better)</small></p><ul>{bars}</ul></div>")
