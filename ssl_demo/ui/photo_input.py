@@ -66,10 +66,15 @@ class PhotoInput(gr.Image):
                 raise ValueError("The picture arrived damaged; please upload it again.") from None
         if payload.path is None:
             raise ValueError("No picture arrived; please upload it again.")
-        # Gradio 6.31 checks a path against its upload folder only if the caller marked it as a file ("meta"). A caller of the
-        # API who leaves the mark out could name, and so see, any picture on the server.
-        app = LocalContext.blocks.get(None)
-        is_served = app is not None and app.has_launched
-        if is_served and not (is_in_or_equal(payload.path, self.GRADIO_CACHE) or is_static_file(payload.path)):
-            raise ValueError("Only uploaded pictures can be used; please upload it first.")
-        return payload.path
+        return uploaded(payload.path, self.GRADIO_CACHE, "picture")
+
+
+def uploaded(path: str, cache: str, kind: str) -> str:
+    """The path of a file that a visitor sent. Raises ValueError where it is another file on this computer."""
+    # Gradio 6.31 checks a path against its upload folder only if the caller marked it as a file ("meta"). A caller of the
+    # API who leaves the mark out could name, and so see, any picture on the server.
+    app = LocalContext.blocks.get(None)
+    is_served = app is not None and app.has_launched
+    if is_served and not (is_in_or_equal(path, cache) or is_static_file(path)):
+        raise ValueError(f"Only uploaded {kind}s can be used; please upload it first.")
+    return path
