@@ -35,11 +35,6 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
         return lab_to_rgb(lab.float())
 
 
-def colorize(lightness: Tensor, ab: Tensor) -> Tensor:
-    """Lightness (B, 1, H, W) with colours (B, 2, h, w), drawn out smoothly to its size: images (B, 3, H, W) in [0, 1]."""
-    return lab_to_rgb(torch.cat([lightness.float(), resize(ab, lightness.shape[-1])], dim=1))
-
-
 def resize(maps: Tensor, size: int) -> Tensor:
     """Maps (B, C, h, w) at (size, size)."""
     return maps.float() if maps.shape[-1] == size else F.interpolate(maps.float(), size=(size, size), mode="bilinear")
@@ -94,9 +89,12 @@ def encode(ab: Tensor) -> tuple[Tensor, Tensor]:
     return numbers.gather(-1, order).clamp(min=0), (-distance / (2 * SIGMA**2)).softmax(dim=-1)
 
 
-def annealed_mean(logits: Tensor, temperature: float | Tensor = TEMPERATURE) -> Tensor:
-    """The colours (B, 2, h, w) of distributions over bins: their mean at temperature 1, their mode at 0, between in between."""
-    bins = ab_bins().to(logits.device)
+def annealed_mean(logits: Tensor, temperature: float | Tensor = TEMPERATURE, bins: Tensor | None = None) -> Tensor:
+    """The values (B, C, h, w) of distributions over bins (Q, C), by default those of colour, from logits (B, Q, h, w).
+
+    At temperature 1 their mean, at 0 their mode, and in between the mean of the distribution made sharper.
+    """
+    bins = (ab_bins() if bins is None else bins).to(logits.device)
     sharp = (logits.float() / torch.as_tensor(temperature, device=logits.device).clamp(min=1e-4)).softmax(dim=1)
     return torch.einsum("bqhw,qc->bchw", sharp, bins)
 
@@ -175,5 +173,5 @@ def pool(per_photo: dict[str, Tensor]) -> dict[str, float]:
         if "rebalanced" in name:
             pooled[name] = ((values * per_photo["rare"]).sum() / per_photo["rare"].sum()).item()
         else:
-            pooled[name] = values.square().mean().sqrt().item() if name == "ab_rmse" else values.mean().item()
+            pooled[name] = values.square().mean().sqrt().item() if "rmse" in name else values.mean().item()
     return pooled
