@@ -31,6 +31,10 @@ class DenseClassifier(nn.Module):
         nn.init.normal_(self.head.weight, std=0.01)  # begins by guessing
         nn.init.zeros_(self.head.bias)
 
+    def features(self, inputs: Tensor) -> Tensor:
+        """What is kept when the decoder is thrown away: the coarsest map."""
+        return self.encoder.stages(self.encoder.stem(inputs))
+
     def maps(self, inputs: Tensor) -> list[Tensor]:
         """What the encoder sees at each scale, the finest first: (B, width * 2 ** s, H / 2 ** (s + 2), ...)."""
         x, maps = self.encoder.stem(inputs), []

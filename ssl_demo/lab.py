@@ -99,6 +99,24 @@ def annealed_mean(logits: Tensor, temperature: float | Tensor = TEMPERATURE, bin
     return torch.einsum("bqhw,qc->bchw", sharp, bins)
 
 
+def entropy(logits: Tensor) -> Tensor:
+    """Of distributions over bins, from logits (B, Q, h, w): (B, h, w) in nats."""
+    log_shares = logits.float().log_softmax(dim=1)
+    return -(log_shares.exp() * log_shares).sum(dim=1)
+
+
+def at_place(logits: Tensor, lightness: Tensor, truth: Tensor, answer: Tensor, point: Tensor) -> dict:
+    """What is said and true at a point (x, y) in [0, 1] of one photo: shares (Q,), lightness, truth (2,), answer (2,).
+
+    The distribution and the answer are those of the cell of (Q, h, w) that the point lies in.
+    """
+    def at(maps: Tensor) -> Tensor:
+        column, row = (min(int(float(share) * maps.shape[-1]), maps.shape[-1] - 1) for share in point)
+        return maps[:, row, column].float().cpu()
+
+    return {"shares": at(logits).softmax(dim=0), "lightness": at(lightness).item(), "truth": at(truth), "answer": at(answer)}
+
+
 def count_colors(photos, frequencies: Tensor, count: int = 1500) -> None:
     """Fills `frequencies` (Q,) with how often each bin is met in a sample of photos (`data.Photos`), 1 being the mean of bins.
 
@@ -175,3 +193,9 @@ def pool(per_photo: dict[str, Tensor]) -> dict[str, float]:
         else:
             pooled[name] = values.square().mean().sqrt().item() if "rmse" in name else values.mean().item()
     return pooled
+
+
+def hex_color(lightness: float, ab: Tensor) -> str:
+    """A colour as people write it for screens, such as #8a9b66."""
+    color = lab_to_rgb(torch.cat([torch.tensor([lightness]), ab.cpu().float()])[None, :, None, None])
+    return "#" + "".join(f"{round(255 * part):02x}" for part in color.flatten().tolist())

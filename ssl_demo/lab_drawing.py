@@ -73,9 +73,3 @@ def ab_plane(shares: Tensor, lightness: float, truth: Tensor, answer: Tensor) ->
                              ("yellow", (side / 2, 4), "mt"), ("blue", (side / 2, side - 4), "mb")):
         draw.text(at, text, fill=ink, font=font, anchor=anchor)
     return np.asarray(canvas)
-
-
-def hex_color(lightness: float, ab: Tensor) -> str:
-    """A colour as people write it on screens, such as #8a9b66."""
-    value = torch.cat([torch.tensor([lightness]), ab.cpu().float()])[None, :, None, None]
-    return "#" + "".join(f"{round(255 * part):02x}" for part in lab.lab_to_rgb(value).flatten().tolist())
