@@ -95,7 +95,7 @@ def annealed_mean(logits: Tensor, temperature: float | Tensor = TEMPERATURE, bin
     At temperature 1 their mean, at 0 their mode, and in between the mean of the distribution made sharper.
     """
     bins = (ab_bins() if bins is None else bins).to(logits.device)
-    sharp = (logits.float() / torch.as_tensor(temperature, device=logits.device).clamp(min=1e-4)).softmax(dim=1)
+    sharp = (logits.float() / torch.as_tensor(temperature, device=logits.device).clamp(min=1e-6)).softmax(dim=1)
     return torch.einsum("bqhw,qc->bchw", sharp, bins)
 
 
