@@ -100,6 +100,8 @@ def train(
         model = task.build()
     if start_from is not None:
         model.load_state_dict(start_from.state_dict())
+    elif resume is None:
+        task.prepare(model, photos)
     model = model.to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(_groups(model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, recipe.beta2), fused=True)

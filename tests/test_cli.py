@@ -22,6 +22,8 @@ SMALL = {"rotation": ["size=32", "width=8", "depths=[1,1]"],
          "relative_patch": ["size=64", "patch=12", "jitter=1", "width=8", "depths=[1,1,1]"],
          "jigsaw": ["size=32", "tile=8", "width=8", "depths=[1,1]", "permutations=20"],
          "inpainting": ["size=32", "width=8", "depths=[1,1,1]"],
+         "colorization": ["size=32", "width=8", "depths=[1,1]", "decoder_width=8"],
+         "split_brain": ["size=32", "width=8", "depths=[1,1]", "decoder_width=8"],
          "mae": ["size=32", "width=32", "depth=1", "heads=2", "decoder_width=32", "decoder_depth=1"]}  # fmt: skip
 
 
@@ -210,7 +212,7 @@ def test_evaluate(name, call, folder, two_weights):
 
 KEYS = {"rotation": {"classes"}, "relative_patch": {"classes"}, "jigsaw": {"classes"},
         "inpainting": {"psnr_mean_color", "psnr_classical", "l1_hidden"},
-        "colorization": {"auc_rebalanced", "ab_rmse", "auc_gray", "auc_gray_rebalanced"},
+        **dict.fromkeys(("colorization", "split_brain"), {"auc_rebalanced", "ab_rmse", "auc_gray", "auc_gray_rebalanced"}),
         "mae": {"mse_mean_color", "mse_smooth", "ratio_to_smooth"},
         **dict.fromkeys(("simclr", "moco", "cpc", "dino"),
                         {"candidates", "alignment", "uniformity", "feature_spread"})}  # fmt: skip

@@ -112,8 +112,9 @@ def test_file_reads_as_a_lesson(task):
 
 def test_members_stand_in_the_papers_order(task):
     order = [member for member in vars(type(task)) if member in vars(type(task).__mro__[1])]
-    expected = ["card", "controls", "defaults", "recipe", "input_size", "__init__", "build", "example", "training_example", "evaluation_example",
-                "predict", "loss", "metrics", "aggregate", "render", "numbers", "click", "paint", "features"]  # fmt: skip
+    expected = ["card", "controls", "defaults", "recipe", "input_size", "__init__", "build", "prepare", "example",
+                "training_example", "evaluation_example", "predict", "loss", "metrics", "aggregate", "render", "numbers", "click",
+                "paint", "features"]  # fmt: skip
     order = [member for member in order if member in expected]
     assert order == sorted(order, key=expected.index)
 
