@@ -212,19 +212,19 @@ class Inpainting(PretextTask):
         raw = prediction["picture"][0].float().clamp(0, 1)
         error = (raw - photo).square().mean(dim=0).sqrt() * hidden
         mask, share = hidden.cpu().numpy(), hidden.float().mean().item()
-        said = {name: f"{values[0]:.1f} dB over the hole." for name, values in self.metrics(example, prediction).items()}
+        said = {name: f"{values[0]:.1f} dB." for name, values in self.metrics(example, prediction).items()}
         if not share:
-            said = dict.fromkeys(said, "Nothing is hidden.")
+            said = dict.fromkeys(said, "nothing to judge.")
         original = drawing.picture(photo)
         return [
             Panel("photo", "Your photo", f"{len(mask)} × {len(mask)} pixels.", "photo", original),
             Panel("sees", "With a hole", f"{share:.0%} hidden." if share else "Nothing is hidden yet.", "sees",
                   drawing.cover(original, mask), brush="Paint over what to hide."),
-            Panel("filled", "Painted into it", said["psnr_hidden"], "answers", drawing.picture(torch.where(hidden, raw, photo))),
+            Panel("filled", "Painted into it", f"Over the hole: {said['psnr_hidden']}", "answers", drawing.picture(torch.where(hidden, raw, photo))),
             Panel("raw", "All it paints", "Raw output, visible places too.", "answers", drawing.picture(raw)),
             Panel("error", "Where it is wrong", "Darker: further from the truth.", "judged",
                   drawing.heat((error / 0.4).clamp(0, 1).cpu().numpy())),
-            Panel("classical", "Classical inpainting", f"Telea: {said['psnr_classical']}", "judged",
+            Panel("classical", "Classical", f"Telea: {said['psnr_classical']}", "judged",
                   drawing.picture(example["classical"][0])),
             Panel("mean_color", "Mean colour", f"No skill: {said['psnr_mean_color']}", "judged",
                   drawing.picture(mean_color(photo[None], hidden[None])[0])),

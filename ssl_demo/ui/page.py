@@ -4,12 +4,14 @@ import html
 from pathlib import Path
 
 import gradio as gr
-from gradio.data_classes import ImageData
+from gradio.data_classes import FileData, ImageData
 from PIL import Image
 
 from .. import inference
 from ..images import square
 from ..pretext import all_tasks
+from ..video import KEEP_SECONDS, MAX_MB, Clip
+from .clip_input import ClipInput
 from .examples import EXAMPLES
 from .photo_input import PhotoInput
 from .story import data_url
@@ -36,27 +38,43 @@ def build(run=run) -> gr.Blocks:
         gr.HTML("<header><h1>Learning without labels</h1><p>Hide or disturb something in a photo, predict it back, keep the "
                 "encoder. Every answer here is computed now, by networks we trained.</p></header>")
         photo = gr.State(first)
+        moving = gr.State(first)  # what tasks on clips take: the clip a person brought, else a camera's move over the photo
+        current = gr.State(opening)  # the open tab
         with gr.Row(elem_id="page"):
             with gr.Column(scale=0, min_width=272, elem_id="side"):
+                with gr.Column(elem_id="clip-side"):
+                    clip = ClipInput(label="Your clip", sources=["upload", "webcam"], height=250, elem_id="clip", buttons=[])
+                    gr.HTML(f"<p class='note'>The first {KEEP_SECONDS} seconds are used; up to {MAX_MB} MB. Without a clip, a "
+                            "camera moves over your photo.</p>")
                 upload = PhotoInput(first, label="Your photo", sources=["upload", "webcam", "clipboard"], height=250,
                                     elem_id="photo", buttons=[], alt_text="The photo all tabs work on")
                 examples = gr.HTML(thumbnails(), elem_id="examples", js_on_load=PICK)
-                gr.HTML("<p class='note'>Your photo stays in this visit: it is kept in memory, never stored for longer than an "
+                gr.HTML("<p class='note'>What you bring stays in this visit: it is kept in memory, never stored for longer than an "
                         "hour, and never used for training.</p>")
             with gr.Column(scale=1, min_width=320), gr.Tabs(elem_id="tasks", selected=opening, overflow_behavior="wrap"):
                 tabs, opened = {}, {}
                 for name, task in tasks.items():
-                    with gr.Tab(task.card.title, id=name, elem_id=f"tab-{name}") as opened[name]:
+                    kind = f"takes-{task.card.input}"  # the style sheet shows the clip's box beside such tabs only
+                    with gr.Tab(task.card.title, id=name, elem_id=f"tab-{name}", elem_classes=kind) as opened[name]:
                         tabs[name] = TaskTab(task, run, first if name == opening else None)
 
-        everything = {photo, *(component for tab in tabs.values() for component in tab.inputs)}
+        everything = {photo, moving, current, *(component for tab in tabs.values() for component in tab.inputs)}
         stories = [tab.story for tab in tabs.values()]
 
-        def tell(values: dict, picture: Image.Image, told: list[TaskTab]) -> dict:
-            return {tab.story: tab.answer(picture, *(values[component] for component in tab.inputs)) for tab in told}
+        def tell(values: dict, picture: Image.Image) -> dict:
+            """What a new photo changes. The open tab answers; the others answer when they are opened."""
+            changes = {upload: picture, photo: picture}
+            if not isinstance(values[moving], Clip):
+                changes[moving] = picture
+            for name, tab in tabs.items():
+                if name != values[current]:
+                    changes[tab.story] = ""
+                elif not tab.is_long:
+                    changes[tab.story] = tab.answer(picture, *(values[component] for component in tab.inputs))
+            return changes
 
         def take(values: dict):
-            """A new photo, in its box, in the session and in every tab; a bad file is named, and the one before stays."""
+            """A new photo, in its box, in the session and in the open tab; a bad file is named, and the one before stays."""
             if values[upload] is None or not upload.is_new(ImageData(**values[upload])):
                 return gr.skip()  # an emptied box waits for the next photo; the tabs keep the one they have
             try:
@@ -64,28 +82,49 @@ def build(run=run) -> gr.Blocks:
             except ValueError as error:
                 gr.Warning(html.escape(str(error)))
                 picture = values[photo]
-            return {upload: picture, photo: picture, **tell(values, picture, [*tabs.values()])}
+            return tell(values, picture)
 
         # Not preprocessed: a file that cannot be read must reach `take`, which knows the photo to go back to. And every one of
         # several in quick succession is taken: by default a photo that comes while another is on its way would be dropped.
-        upload.input(take, {upload, *everything}, [upload, photo, *stories], preprocess=False, show_progress="hidden",
-                     api_visibility="private", concurrency_id="model", trigger_mode="multiple")
+        news = [upload, photo, moving, *stories]
+        taken = upload.input(take, {upload, *everything}, news, preprocess=False, show_progress="hidden",
+                             api_visibility="private", concurrency_id="model", trigger_mode="multiple")
 
         def pick(values: dict, event: gr.EventData) -> dict:
             index = event._data.get("index")
-            if index not in range(len(EXAMPLES)):
-                return {photo: values[photo]}
-            picture = EXAMPLES[index].image
-            return {upload: picture, photo: picture, **tell(values, picture, [*tabs.values()])}
+            return tell(values, EXAMPLES[index].image if index in range(len(EXAMPLES)) else values[photo])
 
-        examples.select(pick, everything, [upload, photo, *stories], **QUICK)
+        picked = examples.select(pick, everything, news, **QUICK)
+
+        def take_clip(values: dict) -> dict:
+            """A new clip for the tasks on clips; without one, the photo. A bad file is named, and the one before stays."""
+            payload = values[clip] and FileData(**values[clip])
+            if payload is None:
+                return {moving: values[photo]}
+            if not clip.is_new(payload):
+                return gr.skip()
+            try:
+                frames = clip.read(payload)
+            except ValueError as error:
+                gr.Warning(html.escape(str(error)))
+                frames = values[moving]
+            return {clip: frames if isinstance(frames, Clip) else None, moving: frames}
+
+        brought = gr.on([clip.input, clip.clear], take_clip, {clip, photo, moving}, [clip, moving], preprocess=False,
+                        show_progress="hidden", api_visibility="private", concurrency_id="model", trigger_mode="multiple")
         for name, tab in tabs.items():
-            tab.listen(photo, upload)
+            if not tab.is_long:
+                tab.listen(photo, upload)
 
-            def open_tab(values: dict, tab=tab) -> dict:
-                return tell(values, values[photo], [tab])
+                def open_tab(values: dict, name=name, tab=tab) -> dict:
+                    return {current: name, tab.story: tab.answer(values[photo], *(values[item] for item in tab.inputs))}
 
-            opened[name].select(open_tab, everything, tab.story, **QUICK)
+                opened[name].select(open_tab, everything, [current, tab.story], **QUICK)
+                continue
+            tab.listen(moving, clip)
+            selected = opened[name].select(lambda name=name: name, None, current, **QUICK)
+            for event in (taken, picked, brought, selected):
+                tab.follow(event, current, moving)
     return demo
 
 

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
+from ..images import limit
 from ..inference import Result
 from ..pretext import Bar, Card, Number, Panel
+from ..video import encode_mp4
 
 STEPS = {
     "photo": "Photo",
@@ -31,16 +33,24 @@ def story(result: Result, card: Card) -> str:
 
 
 def panel_html(panel: Panel) -> str:
-    """One panel with title and caption. A clickable one says what a click does and carries its name for the page's script."""
+    """One panel with title and caption. One that can be clicked or painted on says what that does, and carries its name for the
+    page's script."""
     title, caption = html.escape(panel.title), html.escape(panel.caption)
-    if panel.image is None:
+    if panel.video is not None:
+        height, width = panel.video.shape[1:3]
+        body = (f'<video src="{video_url(panel)}" aria-label="{title}. {caption}" width="{width}" height="{height}" '
+                'autoplay muted loop playsinline controls></video>')
+    elif panel.image is None:
         body = bars_html(panel.bars)
     else:
         attributes = f' data-click="{panel.name}" role="button" tabindex="0"' if panel.click else ""
+        attributes += f' data-brush="{panel.name}"' if panel.brush else ""
         height, width = panel.image.shape[:2]
         body = f'<img src="{data_url(panel.image)}" alt="{title}. {caption}" width="{width}" height="{height}"{attributes}>'
-        if panel.click:
-            caption += f' <em class="hint">{html.escape(panel.click)}</em>'
+        if panel.brush:
+            body = f'<div class="canvas">{body}</div>' + BRUSH_TOOLS
+    if hint := panel.click or panel.brush:
+        caption += f' <em class="hint">{html.escape(hint)}</em>'
     return f'<figure class="panel" data-panel="{panel.name}"><h4>{title}</h4>{body}<figcaption>{caption}</figcaption></figure>'
 
 
@@ -86,20 +96,100 @@ def score_html(card: Card, weights: dict) -> str:
             f"is better)</small></p><ul>{bars}</ul></div>")
 
 
-def data_url(image: np.ndarray) -> str:
-    """A picture as a PNG inside the page: exact pixels, and no file of a visitor's photo on the server."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG", compress_level=1)
+def data_url(image: np.ndarray, longest: int = 640) -> str:
+    """A picture as a PNG inside the page: exact pixels, and no file of a visitor's photo on the server.
+
+    One with more than `longest` pixels a side is made smaller, since no panel is drawn larger.
+    """
+    stream, picture = io.BytesIO(), Image.fromarray(image)
+    limit(picture, longest).save(stream, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-# Pictures are replaced with every answer, so the listeners sit on the component and ask what was hit.
+def video_url(panel: Panel) -> str:
+    """A panel's clip as H.264 inside the page."""
+    return "data:video/mp4;base64," + base64.b64encode(encode_mp4(panel.video, panel.fps)).decode()
+
+
+def progress_html(done: int, of: int, doing: str, seconds: float) -> str:
+    """How far a run is that began `seconds` ago."""
+    left = f", about {seconds / done * (of - done):.0f} s left" if done else ""
+    return (f'<div class="progress" role="status"><span>{html.escape(doing)}: {done} of {of}{left}</span>'
+            f'<div class="track"><div class="fill" style="width:{done / max(1, of):.0%}"></div></div></div>')
+
+
+BRUSH_TOOLS = ('<div class="brush"><label>Brush <input type="range" class="brush-size" min="1" max="15" value="5"></label>'
+               '<button type="button" class="brush-clear">Clear</button></div>')
+
+# Pictures are replaced with every answer, so the listeners sit on the component and ask what was hit. Strokes that no answer has
+# shown yet are sent again with the next one: of several quick ones only the last event may be handled, and twice painted is once.
 CLICKS = """
-const send = (image, x, y) => trigger('select', {panel: image.dataset.click, x, y});
+const share = (event, image) => {
+  const box = image.getBoundingClientRect();
+  return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+};
 element.addEventListener('click', (event) => {
   const image = event.target.closest('[data-click]');
-  if (!image) return;
-  const box = image.getBoundingClientRect();
-  send(image, (event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+  if (image) {
+    const [x, y] = share(event, image);
+    trigger('select', {panel: image.dataset.click, x, y});
+  }
+  const clear = event.target.closest('.brush-clear');
+  if (clear) {
+    pending = [];
+    trigger('select', {panel: clear.closest('[data-panel]').dataset.panel, strokes: ''});
+  }
 });
+element.addEventListener('keydown', (event) => {
+  const image = event.target.closest('[data-click]');
+  if (!image || (event.key !== 'Enter' && event.key !== ' ')) return;
+  event.preventDefault();
+  trigger('select', {panel: image.dataset.click, x: 0.5, y: 0.5});
+});
+
+let pending = [], stroke = null, radius = 5;
+const draw = (event) => {  // an answer may replace the picture under the brush: it is looked up each time
+  const image = element.querySelector(`img[data-brush="${stroke.panel}"]`);
+  if (!image) return;
+  const [x, y] = share(event, image).map((value) => Math.min(1.4, Math.max(-0.4, value)) * 100);
+  const [u = x, v = y] = stroke.points.slice(-2);
+  if (stroke.points.length && Math.hypot(x - u, y - v) < 0.7) return;
+  stroke.points.push(+x.toFixed(1), +y.toFixed(1));
+  let canvas = image.parentElement.querySelector('canvas');
+  if (!canvas) {
+    canvas = image.parentElement.appendChild(document.createElement('canvas'));
+    [canvas.width, canvas.height] = [image.clientWidth, image.clientHeight];
+  }
+  const pen = canvas.getContext('2d'), across = canvas.width / 100, down = canvas.height / 100;
+  pen.lineWidth = 2 * stroke.radius * across;
+  pen.lineCap = pen.lineJoin = 'round';
+  pen.strokeStyle = '#2f6fb7';
+  pen.beginPath();
+  pen.moveTo(u * across, v * down);
+  pen.lineTo(x * across, y * down + 0.01);
+  pen.stroke();
+};
+element.addEventListener('pointerdown', (event) => {
+  const image = event.target.closest('img[data-brush]');
+  if (!image || event.button) return;
+  event.preventDefault();
+  image.setPointerCapture(event.pointerId);
+  stroke = {panel: image.dataset.brush, radius, points: []};
+  draw(event);
+});
+element.addEventListener('pointermove', (event) => { if (stroke) draw(event); });
+const lift = () => {
+  if (!stroke) return;
+  pending.push([stroke.radius, ...stroke.points].join(' '));
+  trigger('select', {panel: stroke.panel, strokes: pending.join('; ')});
+  stroke = null;
+};
+element.addEventListener('pointerup', lift);
+element.addEventListener('pointercancel', lift);
+element.addEventListener('input', (event) => { if (event.target.matches('.brush-size')) radius = Number(event.target.value); });
+new MutationObserver(() => {  // a new answer: it shows every stroke that was sent
+  if (element.querySelector('.canvas canvas')) return;
+  pending = [];
+  element.querySelectorAll('.brush-size').forEach((input) => { input.value = radius; });
+}).observe(element, {childList: true, subtree: true});
 """

@@ -2,19 +2,27 @@
 
 import html
 import inspect
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import gradio as gr
+from gradio.processing_utils import save_bytes_to_cache
 from PIL import Image
 
 from .. import inference
 from ..checkpoints import UNTRAINED, bundled
+from ..drawing import panel_picture
 from ..inference import Result
-from ..pretext import Control, PretextTask
-from .photo_input import PhotoInput
-from .story import CLICKS, about, story
+from ..pretext import Control, Panel, PretextTask
+from ..progress import listening
+from ..video import encode_mp4
+from .story import CLICKS, about, progress_html, story
 
 QUICK = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
+LONG = {**QUICK, "queue": True, "concurrency_id": "model"}  # tells how far it is and can be cancelled, which needs the queue
+PATIENCE = 0.5  # seconds of work before its progress is shown: what is over sooner must not flash
 
 
 class TaskTab:
@@ -34,18 +42,26 @@ class TaskTab:
             self.untrained = gr.Checkbox(not self.weights, label="Untrained network", interactive=bool(self.weights),
                                          info="Before it learned anything.", min_width=150,
                                          elem_id=f"{self.name}-untrained")
+        with gr.Row(elem_classes="long", visible=False) as self.busy:
+            self.progress = gr.HTML(elem_id=f"{self.name}-progress")
+            self.cancel = gr.Button("Cancel", size="sm", elem_id=f"{self.name}-cancel")
         opening = self.answer(first, 0, not self.weights, *(c.default for c in task.controls)) if first else ""
         self.story = gr.HTML(opening, js_on_load=CLICKS, elem_id=f"{self.name}-story", elem_classes="story-box")
         with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper", open=False):
             gr.Markdown(lesson(task), elem_classes="lesson")
 
     @property
+    def is_long(self) -> bool:
+        """Whether an answer may take seconds: clips have many frames."""
+        return self.task.card.input == "video"
+
+    @property
     def inputs(self) -> list:
         """What an answer depends on, apart from the photo."""
         return [self.seed, self.untrained, *self.controls.values()]
 
-    def result(self, photo: Image.Image, seed: int | None, untrained: bool, *values) -> Result:
-        """One run with the values of `inputs`. Raises ValueError for what a person did wrong."""
+    def result(self, photo, seed: int | None, untrained: bool, *values) -> Result:
+        """One run on a photo or a clip with the values of `inputs`. Raises ValueError for what a person did wrong."""
         if photo is None:
             raise ValueError("Choose a photo first.")
         controls = dict(zip(self.controls, values, strict=True))
@@ -58,46 +74,101 @@ class TaskTab:
         except ValueError as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from None
 
-    def clicked(self, event: gr.EventData, photo: Image.Image, *values):
-        """After a click on a panel: the controls' new values, and the story with them."""
-        panel, x, y = (event._data.get(key) for key in ("panel", "x", "y"))
-        if not (isinstance(x, (int, float)) and isinstance(y, (int, float)) and 0 <= x <= 1 and 0 <= y <= 1):
-            return [gr.skip()] * (len(self.controls) + 1)
-        seed, untrained, *settings = values
-        settings = dict(zip(self.controls, settings, strict=True))
-        runner = inference.load(self.name, UNTRAINED if untrained else None)
-        settings.update(runner.click(photo, seed or 0, settings, str(panel), x, y))
-        return [self.answer(photo, seed, untrained, *settings.values()), *settings.values()]
+    def answer_slowly(self, photo, *values) -> Iterator[tuple]:
+        """What `busy`, `progress` and `story` show while a run goes on, and the answer. Closing it ends the run."""
+        where, began, left = [0, 1, "starting"], time.monotonic(), threading.Event()
 
-    def listen(self, photo: gr.State, upload: PhotoInput) -> None:
-        """Connects the tab: every change of a control answers at once; and the API's endpoint carries the task's name."""
+        def listener(*now) -> bool:
+            where[:] = now
+            return not left.is_set()
+
+        def work() -> str:
+            with listening(listener):
+                return self.answer(photo, *values)
+
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(work)
+            try:
+                while wait([running], 0.25).not_done:
+                    if (seconds := time.monotonic() - began) > PATIENCE:
+                        yield gr.update(visible=True), progress_html(*where, seconds), gr.skip()
+                yield gr.update(visible=False), "", gr.skip() if running.exception() else running.result()
+                running.result()  # what a person did wrong becomes a toast
+            finally:
+                left.set()
+
+    def clicked(self, photo, *values, event: gr.EventData) -> tuple:
+        """The controls' new values after a click on a panel or a stroke of the brush; None where it was neither."""
+        seed, untrained, *settings = values
+        settings, data = dict(zip(self.controls, settings, strict=True)), event._data
+        brush = next((control.name for control in self.task.controls if control.kind == "brush"), None)
+        x, y, strokes = data.get("x"), data.get("y"), data.get("strokes")
+        if isinstance(strokes, str) and brush:
+            before = settings[brush] if strokes else ""  # no strokes: everything is wiped away
+            settings.update(self.task().paint(f"{before}; {strokes}"))
+        elif isinstance(x, (int, float)) and isinstance(y, (int, float)) and 0 <= x <= 1 and 0 <= y <= 1:
+            runner = inference.load(self.name, UNTRAINED if untrained else None)
+            settings.update(runner.click(photo, seed or 0, settings, str(data.get("panel")), x, y))
+        return seed, untrained, *settings.values()
+
+    def listen(self, photo: gr.State, upload: gr.components.Component) -> None:
+        """Connects the tab: every change of a control answers at once; and the API's endpoint carries the task's name.
+
+        photo: the session's photo, or clip where the task takes clips; upload: the component that reads one.
+        """
         changes = [self.seed.change, self.untrained.input, *(control.input for control in self.controls.values())]
-        gr.on(changes, self.answer, [photo, *self.inputs], self.story, **QUICK)
         self.again.click(lambda seed: (int(seed or 0) + 1) % 2**31, self.seed, self.seed, **QUICK)
-        self.story.select(self.clicked, [photo, *self.inputs], [self.story, *self.controls.values()], **QUICK)
+        everything, knobs = [photo, *self.inputs], [*self.controls.values()]
+        if self.is_long:
+            def clicked(event: gr.EventData, photo, *values) -> list:
+                return [*self.clicked(photo, *values, event=event)[2:]]
+
+            shown = [self.busy, self.progress, self.story]
+            changed = gr.on(changes, self.answer_slowly, everything, shown, **LONG)
+            moved = self.story.select(clicked, everything, knobs, **QUICK).then(self.answer_slowly, everything, shown, **LONG)
+            self.cancel.click(lambda: (gr.update(visible=False), ""), None, shown[:2], cancels=[changed, moved], **QUICK)
+        else:
+            def clicked(event: gr.EventData, photo, *values) -> list:
+                values = self.clicked(photo, *values, event=event)
+                return [self.answer(photo, *values), *values[2:]]
+
+            gr.on(changes, self.answer, everything, self.story, **QUICK)
+            self.story.select(clicked, everything, [self.story, *knobs], **QUICK)
         pictures = gr.Gallery(visible=False, format="png", label="panels")
         numbers = gr.JSON(visible=False, label="numbers")
         gr.Button(visible=False).click(
-            self.endpoint(), [upload, self.seed, self.untrained, *self.controls.values()], [pictures, numbers],
+            self.endpoint(), [upload, self.seed, self.untrained, *knobs], [pictures, numbers],
             api_name=self.name, api_description=self.task.card.idea, concurrency_id="model",
         )
 
+    def follow(self, event, current: gr.State, photo: gr.State) -> None:
+        """Answers after `event` (a new clip, the tab opened) where this tab is the open one."""
+        def answer(open_now, photo, *values):
+            if open_now == self.name:
+                yield from self.answer_slowly(photo, *values)
+
+        event.then(answer, [current, photo, *self.inputs], [self.busy, self.progress, self.story], **LONG)
+
     def endpoint(self) -> Callable:
         """What the API calls: the file, the seed, untrained or not, and the controls by name; to panels and numbers."""
-        from ..drawing import panel_picture
-
         def call(file, seed, untrained, *values):
             try:
                 result = self.result(file, seed, untrained, *values)
             except ValueError as error:
                 raise gr.Error(html.escape(str(error)), print_exception=False) from None
-            return [(panel_picture(panel), panel.title) for panel in result.panels], result.numbers
+            return [(self.media(panel), panel.title) for panel in result.panels], result.numbers
 
         # Gradio reads the names of an endpoint's parameters from the function's signature.
         names = ["file", "seed", "untrained", *self.controls]
         call.__signature__ = inspect.Signature([inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names])
         call.__name__ = self.name
         return call
+
+    def media(self, panel: Panel):
+        """A panel for a gallery: a picture, or the path of an MP4 in the cache, which Gradio empties."""
+        if panel.video is None:
+            return panel_picture(panel)
+        return save_bytes_to_cache(encode_mp4(panel.video, panel.fps), f"{panel.name}.mp4", self.story.GRADIO_CACHE)
 
 
 def component(control: Control, task: str):
