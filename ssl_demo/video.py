@@ -30,7 +30,7 @@ from .progress import Cancelled, steps
 MAX_MB = 100
 MAX_SIDE = 4096  # pixels: 4K yes, 8K no
 KEEP_SECONDS = 10
-MAX_FPS = 12.5  # half of 25, a fifth of 60 is below
+MAX_FPS = 12.5  # 24, 25, 30 and 60 frames a second are thinned to 12, 12.5, 10 and 12
 MAX_FRAMES = int(KEEP_SECONDS * MAX_FPS)
 FPS = 12.0  # of what has no pace of its own
 SHORT_SIDE = 288
@@ -206,7 +206,7 @@ def _film(file: BinaryIO, container_format: str, shown: str) -> Iterator[Timed]:
 
     limits = {"codec_whitelist": ",".join(_CODECS), "max_pixels": str(MAX_SIDE**2)}
     with av.open(file, "r", format=container_format, options=limits, io_open=refuse, metadata_errors="replace") as container:
-        streams = [stream for stream in container.streams.video if not int(stream.disposition) & _COVER_PICTURE]
+        streams = [stream for stream in container.streams.video if not stream.disposition.value & _COVER_PICTURE]
         if not streams:
             raise Refused(f"{shown} holds no video.")
         stream, context = streams[0], streams[0].codec_context

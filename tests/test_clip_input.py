@@ -11,7 +11,7 @@ from gradio.data_classes import FileData
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from ssl_demo.ui.clip_input import ClipInput
+from ssl_demo.ui.clip_input import CAMERA, ClipInput
 from ssl_demo.video import Clip, encode_mp4, load_clip
 
 GREEN = np.full((5, 48, 64, 3), (20, 200, 30), np.uint8)
@@ -79,7 +79,8 @@ def test_no_path():
 
 def test_front_end_gets_all_that_gr_video_gets():
     """Gradio reads a component's properties off the signature of its constructor."""
-    mine, stock = ClipInput(label="Clip", height=99), gr.Video(label="Clip", height=99, include_audio=False)
+    mine = ClipInput(label="Clip", height=99)
+    stock = gr.Video(label="Clip", height=99, include_audio=False, webcam_options=CAMERA)
     config, stock_config = mine.get_config(), stock.get_config()
     assert config == stock_config and config["label"] == "Clip" and config["height"] == 99 and config["include_audio"] is False
     assert mine.get_block_name() == "video" and mine.get_block_class() == stock.get_block_class()

@@ -14,6 +14,8 @@ from ssl_demo.video import Clip, encode_mp4, load_clip
 
 from .photo_input import uploaded
 
+# Cameras offer more than load_clip keeps, and a browser that encodes all of it drops frames.
+CAMERA = gr.WebcamOptions(constraints={"video": {"width": {"ideal": 640}, "height": {"ideal": 480}, "frameRate": {"ideal": 24}}})
 _OURS = f"clip-{secrets.token_hex(8)}.mp4"  # no file of a visitor is called that
 
 
@@ -22,6 +24,8 @@ class ClipInput(gr.Video):
 
     The stock component hands over any file as it is, and calls an ffmpeg program that may not be there to drop the sound or to
     mirror a recording. Here the file goes through ``load_clip``, and what that refuses reaches the visitor as its one sentence.
+    An upload fires ``input``, a recording ``stop_recording`` only: listen to both.
+
     Takes the arguments of ``gr.Video``. Shown in it are clips, as an MP4 that every browser plays, the bytes of such an MP4, or
     a file by its path.
     """
@@ -31,7 +35,7 @@ class ClipInput(gr.Video):
     # Gradio asks the signature which properties to send to the browser, so it must be that of gr.Video.
     @functools.wraps(gr.Video.__init__)
     def __init__(self, value=None, **arguments):
-        super().__init__(value, **{"include_audio": False, **arguments})
+        super().__init__(value, **{"include_audio": False, "webcam_options": CAMERA, **arguments})
 
     def preprocess(self, payload: FileData | None) -> Clip | None:
         """The uploaded or recorded clip; None where there is none. Raises gr.Error with one sentence where it cannot be read."""

@@ -10,7 +10,7 @@ from PIL import Image
 from .. import inference
 from ..images import square
 from ..pretext import all_tasks
-from ..video import KEEP_SECONDS, MAX_MB, Clip
+from ..video import LIMITS, Clip
 from .clip_input import ClipInput
 from .examples import EXAMPLES
 from .photo_input import PhotoInput
@@ -44,8 +44,7 @@ def build(run=run) -> gr.Blocks:
             with gr.Column(scale=0, min_width=272, elem_id="side"):
                 with gr.Column(elem_id="clip-side"):
                     clip = ClipInput(label="Your clip", sources=["upload", "webcam"], height=250, elem_id="clip", buttons=[])
-                    gr.HTML(f"<p class='note'>The first {KEEP_SECONDS} seconds are used; up to {MAX_MB} MB. Without a clip, a "
-                            "camera moves over your photo.</p>")
+                    gr.HTML(f"<p class='note'>{LIMITS} Without a clip, a camera moves over your photo.</p>")
                 upload = PhotoInput(first, label="Your photo", sources=["upload", "webcam", "clipboard"], height=250,
                                     elem_id="photo", buttons=[], alt_text="The photo all tabs work on")
                 examples = gr.HTML(thumbnails(), elem_id="examples", js_on_load=PICK)
@@ -110,7 +109,7 @@ def build(run=run) -> gr.Blocks:
                 frames = values[moving]
             return {clip: frames if isinstance(frames, Clip) else None, moving: frames}
 
-        brought = gr.on([clip.input, clip.clear], take_clip, {clip, photo, moving}, [clip, moving], preprocess=False,
+        brought = gr.on([clip.input, clip.stop_recording], take_clip, {clip, photo, moving}, [clip, moving], preprocess=False,
                         show_progress="hidden", api_visibility="private", concurrency_id="model", trigger_mode="multiple")
         for name, tab in tabs.items():
             if not tab.is_long:
