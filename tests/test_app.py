@@ -222,6 +222,7 @@ def test_a_bad_file_is_named_and_nothing_is_lost(page, files, file):
     assert file in toast.inner_text() and "/tmp" not in toast.inner_text() and "Traceback" not in page.content()
     assert page.locator(".toast-body b").count() == 0  # a file's name is text, not HTML
     assert source(page, "rotation", "turned") == before
+    page.wait_for_function("document.querySelector('#photo img')?.naturalWidth > 0")  # the photo before is back in its box
     upload(page, files / "plain.png")  # the page is still usable
     wait_for_change(page, "rotation", "turned", before)
     assert np.abs(picture(page, "rotation", "photo") - expected_square(files / "plain.png").astype(int)).max() <= 1
@@ -305,6 +306,43 @@ def test_a_click_hides_and_shows_one_patch(page):
     image.click(position={"x": box["width"] * 5.5 / 12, "y": box["height"] * 3.5 / 12})
     wait_for_change(page, "mae", "visible", before)
     assert np.array_equal(picture(page, "mae", "visible"), start)
+
+
+def stroke(page, panel, start, end):
+    """A stroke of the brush from one place of a panel to another, both as shares of its sides."""
+    box = page.locator(f"{panel} img").bounding_box()
+    (x, y), (u, v) = ((box["x"] + box["width"] * right, box["y"] + box["height"] * down) for right, down in (start, end))
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(u, v, steps=5)
+    page.mouse.up()
+
+
+def test_what_is_painted_is_hidden_until_it_is_cleared(page):
+    task = next(name for name, task in all_tasks().items() if task.card.input == "image"
+                and any(control.kind == "brush" for control in task.controls))
+    open_tab(page, task)
+    panel = page.locator(f"#{task}-story [data-panel]", has=page.locator("img[data-brush]")).get_attribute("data-panel")
+    place = f"#{task}-story [data-panel={panel}]"
+    hidden = np.array([224, 222, 217])
+
+    def covered():
+        return (picture(page, task, panel) == hidden).all(axis=2)
+
+    before = source(page, task, panel)
+    stroke(page, place, (0.2, 0.2), (0.2, 0.5))
+    wait_for_change(page, task, panel, before)
+    first, side = covered(), len(covered())
+    assert first[side // 3, side // 5] and 0.01 < first.mean() < 0.2
+    before = source(page, task, panel)
+    stroke(page, place, (0.7, 0.7), (0.9, 0.7))
+    wait_for_change(page, task, panel, before)
+    assert covered()[first].all() and covered()[int(0.7 * side), int(0.8 * side)]  # the first stroke stays
+    before = source(page, task, panel)
+    page.click(f"{place} .brush-clear")
+    wait_for_change(page, task, panel, before)
+    assert not covered().any()
+    assert page.errors == []
 
 
 def test_draw_again_changes_the_seed_and_the_picture(page):
