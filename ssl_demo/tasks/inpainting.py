@@ -127,7 +127,7 @@ class Inpainting(PretextTask):
         chance="psnr_mean_color",
         unit="dB",
         digits=2,
-        baselines=(("psnr_classical", "classical (Telea)"), ("psnr_mean_color", "mean colour")),
+        baselines=(("psnr_classical", "Telea (classical)"), ("psnr_mean_color", "mean colour")),
     )
     controls = (
         Control("region", "What is hidden", "choice", "centre", "Painted: brush over the picture.",
