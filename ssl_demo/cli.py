@@ -130,6 +130,7 @@ def _run(options) -> dict:
 
 def _evaluate(options) -> dict:
     from .checkpoints import UNTRAINED, find, load_weights, read_card, write_card
+    from .clips import load_to_score
     from .data import load_photos
     from .inference import pick_device
     from .training import evaluate
@@ -138,7 +139,8 @@ def _evaluate(options) -> dict:
     path = None if options.weights == UNTRAINED else find(options.task, options.weights)
     if options.record and path is None:
         raise ValueError("An untrained network has no card to record a score in.")
-    photos = load_photos(options.data, task.recipe.side, limit=options.limit, seed=options.seed)
+    load = load_to_score if task.card.input == "video" else load_photos
+    photos = load(options.data, task.recipe.side, limit=options.limit, seed=options.seed)
     device = pick_device()
     metrics = evaluate(task, model.to(device), photos, options.seed)
     if path is None:
@@ -160,6 +162,7 @@ def _train(options) -> dict | None:
     from tqdm import tqdm
 
     from . import checkpoints
+    from .clips import load_clips
     from .data import load_photos
     from .pretext import create
     from .training import evaluate, load_checkpoint, processes, train, with_settings
@@ -172,10 +175,9 @@ def _train(options) -> dict | None:
     if options.resume is not None:
         load_checkpoint(options.resume, task, recipe, options.seed)  # what is wrong with it is said before the photos are read
     _make_folder(out.parent)
-    photos = load_photos(options.data, recipe.side, limit=options.limit, seed=options.seed)
-    # A part of the photos is kept for watching: recipes are chosen on it, and held-out photos stay out of every choice.
-    learned, kept = photos.split(0.04, seed=0) if len(photos) >= 50 else (photos, photos)
-    kept = kept.take(range(min(len(kept), 1000)))
+    load = load_clips if task.card.input == "video" else load_photos
+    # A part is kept for watching: recipes are chosen on it, and held-out photos stay out of every choice.
+    learned, kept = load(options.data, recipe.side, limit=options.limit, seed=options.seed).apart()
     last = None
     with tqdm(total=1.0, desc=options.task, file=sys.stderr, bar_format="{desc} {percentage:3.0f}% {elapsed} {postfix}") as bar:
         log, checkpoint = out.with_suffix(".jsonl"), out.with_suffix(".checkpoint")
@@ -194,8 +196,8 @@ def _train(options) -> dict | None:
             raise
     if not processes().is_main_process:
         return None
-    metrics = evaluate(task, last.model, kept, options.seed)
-    score, minutes = metrics[task.card.metric], last.seconds / 60
+    metrics = evaluate(task, last.model, kept, options.seed) if len(kept) else {}  # clips without masks have nothing to score
+    score, minutes = metrics.get(task.card.metric), last.seconds / 60
     curve = _curve(log)
     report = {"task": options.task, "steps": last.step, "images_seen": last.images, "images_per_second": last.images_per_second,
               "minutes": minutes, "loss_first": curve[0]["loss"], "loss_last": last.loss, "score": score,

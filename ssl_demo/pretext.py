@@ -240,6 +240,14 @@ class PretextTask:
         """A fresh network, encoder + head, from `self.config`. No I/O."""
         raise NotImplementedError
 
+    def prepare(self, model: nn.Module, photos: Any) -> None:
+        """Lets a fresh network take from the training photos (`data.Photos`) what it has to know of them before the first step.
+
+        `train` calls it once, before the weights are averaged or shared among processes, and not where it goes on from other
+        weights: what is taken is kept in the network, in parameters or buffers, and so in its weights. The same photos give the
+        same; no chance but from fixed seeds.
+        """
+
     def example(self, images: Tensor, rng: torch.Generator, **controls) -> Example:
         """The signal: images (B, 3, H, W) to `inputs` and `targets`. No network, no gradients."""
         raise NotImplementedError
