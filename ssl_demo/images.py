@@ -10,15 +10,20 @@ import contextlib
 import os
 import re
 import warnings
+from collections.abc import Callable
 from io import BytesIO
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import numpy as np
 import pillow_heif
 from PIL import ExifTags, Image, ImageChops, ImageCms, UnidentifiedImageError
 
+from .progress import Cancelled
+
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 MAX_MEGAPIXELS = 40
 ACCEPTED = ("JPEG", "PNG", "WebP", "AVIF", "GIF", "BMP", "TIFF", "HEIC")
@@ -27,14 +32,14 @@ _MAX_PIXELS = MAX_MEGAPIXELS * 1_000_000
 # Only these decoders ever run on an upload. HEIF is Pillow's name for HEIC; MPO (most phones' JPEG) is opened by JPEG.
 _DECODERS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "HEIF")
 _HEAD_BYTES = 4096
-_NOT_PICTURES = (
+DOCUMENTS = (
     (b"%PDF-", "a PDF document"),
     (b"PK\x03\x04", "a ZIP archive or an office document"),
     (b"\x1f\x8b", "a compressed archive"),
     (b"%!PS", "a PostScript drawing"),
     (b"8BPS", "a Photoshop document"),
 )
-_CONTROL_BYTES = frozenset(range(32)) - frozenset(b"\t\n\f\r") | {127}
+CONTROL_BYTES = frozenset(range(32)) - frozenset(b"\t\n\f\r") | {127}
 _UPRIGHT = {  # EXIF orientation -> what makes the picture upright; 1 already is
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -55,7 +60,7 @@ Image.MAX_IMAGE_PIXELS = _MAX_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-class _Refused(ValueError):
+class Refused(ValueError):
     """Carries a finished sentence, unlike the ValueErrors of Pillow."""
 
 
@@ -70,16 +75,21 @@ def load_photo(path: str | os.PathLike[str] | BinaryIO, name: str | None = None)
     Raises ValueError with one sentence for a person. The file is called by its base name, or that of ``name`` where given
     (what an uploaded file was called at home), never by its folder on this computer.
     """
+    return read_upload(path, name, "photo", _decode)
+
+
+def read_upload(path: str | os.PathLike[str] | BinaryIO, name: str | None, kind: str, decode: Callable[[BinaryIO, str], T]) -> T:
+    """``decode(file, what to call it)``, and a ValueError with one sentence for whatever goes wrong with ``path`` on the way."""
     is_open = hasattr(path, "read")
-    shown = _shown_name(name or ("" if is_open else os.fspath(path)))
+    shown = shown_name(name or ("" if is_open else os.fspath(path)))
     if not is_open and os.path.isdir(path):
-        raise ValueError(f"{shown} is a folder, not a photo.")
+        raise ValueError(f"{shown} is a folder, not a {kind}.")
     if not is_open and not os.path.isfile(path):
         raise ValueError(f"There is no file {shown}.")
     try:
         with contextlib.nullcontext(path) if is_open else open(path, "rb") as file:
-            return _decode(file, shown)
-    except _Refused:
+            return decode(file, shown)
+    except (Refused, Cancelled):
         raise
     except PermissionError as error:
         raise ValueError(f"{shown} cannot be opened: reading it is not permitted.") from error
@@ -130,7 +140,7 @@ def to_picture(tensor: torch.Tensor) -> np.ndarray:
     return (tensor.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
 
 
-def _shown_name(name: str) -> str:
+def shown_name(name: str) -> str:
     """How a message calls a file: base name, printable characters only, shortened, in quotation marks."""
     base = re.split(r"[/\\]", name.rstrip("/\\"))[-1]
     base = "".join(character for character in base if character.isprintable()).strip()
@@ -142,22 +152,22 @@ def _shown_name(name: str) -> str:
 def _decode(file: BinaryIO, shown: str) -> Image.Image:
     head = file.read(_HEAD_BYTES)
     if not head:
-        raise _Refused(f"{shown} is empty (0 bytes).")
+        raise Refused(f"{shown} is empty (0 bytes).")
     try:
         image = Image.open(file, formats=_DECODERS)  # reads the header only
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         pixels = int(re.search(r"\d+", str(error))[0])  # Pillow's message starts "Image size (N pixels)"
-        raise _Refused(_too_large(shown, pixels)) from None
+        raise Refused(_too_large(shown, pixels)) from None
     except UnidentifiedImageError:
-        raise _Refused(_not_a_picture(shown, head)) from None
+        raise Refused(_not_a_picture(shown, head)) from None
     width, height = image.size
     if width * height > _MAX_PIXELS:
-        raise _Refused(_too_large(shown, width * height))
+        raise Refused(_too_large(shown, width * height))
     image.load()
     orientation = None
     with contextlib.suppress(Exception):  # broken EXIF does not spoil a good picture
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    photo = _to_rgb(image)
+    photo = to_rgb(image)
     if orientation in _UPRIGHT:
         photo = photo.transpose(_UPRIGHT[orientation])
     photo.info.clear()  # or the place it was taken and a wrong profile would be saved into every panel
@@ -178,15 +188,15 @@ def _not_a_picture(shown: str, head: bytes) -> str:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(b"<") and b"<svg" in text and b"<html" not in text:
         return f"{shown} is an SVG drawing, not a photo; export it as PNG or JPEG first."
-    for signature, kind in _NOT_PICTURES:
+    for signature, kind in DOCUMENTS:
         if head.startswith(signature):
             return f"{shown} is {kind}, not a photo; {accepted}."
-    if _CONTROL_BYTES.isdisjoint(head):
+    if CONTROL_BYTES.isdisjoint(head):
         return f"{shown} is a text file, not a photo; {accepted}."
     return f"{shown} is not a picture that can be read here; {accepted}."
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """A loaded picture of any mode as sRGB: more than 8 bits scaled, the ICC profile applied, alpha blended over white."""
     profile = image.info.get("icc_profile")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
