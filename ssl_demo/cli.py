@@ -59,11 +59,11 @@ def _parser() -> argparse.ArgumentParser:
 
     command("list", _list, "every task and its weights", task=False)
 
-    run = command("run", _run, "one photo through one task")
+    run = command("run", _run, "one photo or clip through one task")
     run.add_argument("file", metavar="FILE")
     run.add_argument("--weights", help="bundled weights by name, a .safetensors file, or untrained")
     run.add_argument("--set", nargs="+", action="extend", default=[], metavar="control=value", help="see `list` for the controls")
-    run.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the panels go, as PNG")
+    run.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the panels go, as PNG or MP4")
 
     evaluate = command("evaluate", _evaluate, "the task's metrics on a set of photos")
     evaluate.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders, tars, or torchvision:NAME")
@@ -111,7 +111,7 @@ def _list(options) -> dict:
 def _run(options) -> dict:
     from . import inference
     from .checkpoints import UNTRAINED, find
-    from .drawing import panel_picture, save_png
+    from .drawing import save_panel
 
     inference.limit_threads()
     controls = _pairs(options.set)
@@ -120,8 +120,7 @@ def _run(options) -> dict:
     _make_folder(options.out)
     panels = []
     for panel in result.panels:
-        file = options.out / f"{options.task}-{panel.name}.png"
-        save_png(file, panel_picture(panel))
+        file = save_panel(options.out / f"{options.task}-{panel.name}", panel)
         panels.append({"title": panel.title, "file": str(file)})
     weights = UNTRAINED if options.weights == UNTRAINED else find(options.task, options.weights).stem
     return {"task": options.task, "weights": weights, "seed": options.seed, "controls": result.controls,

@@ -35,6 +35,11 @@ class Clips:
     rows: dict[str, np.ndarray]
     masks: dict[str, list[Callable[[], bytes]]]
 
+    @staticmethod
+    def moving(photos: Photos) -> "Clips":
+        """Photos alone, to be set in motion."""
+        return Clips(photos.take([]), photos, {}, {})
+
     def __len__(self) -> int:
         return len(self.rows) + len(self.photos)
 
@@ -94,7 +99,8 @@ def load_clips(paths, side: int = 144, limit: int | None = None, seed: int = 0) 
         clip, _, frame = _PLACE.match(posixpath.normpath(name)).groups()
         if (clip, frame) in places:
             readers.setdefault(clip or "", []).append(read)
-    masks = {clip: readers[clip] for clip in rows if len(readers.get(clip, [])) == len(rows[clip])}  # one on every frame
+    masks = {clip: readers[clip] for clip in rows  # one on every frame, and something in frame 1 to be followed
+             if len(readers.get(clip, [])) == len(rows[clip]) and _mask(readers[clip][0]).any()}
     return Clips(frames, photos, {clip: np.array(numbers) for clip, numbers in rows.items()}, masks)
 
 

@@ -48,13 +48,17 @@ def grow(masks: Tensor, radius: int) -> Tensor:
     return F.conv2d(masks.float()[:, None], disk, padding=radius)[:, 0] > 0.5
 
 
-def j_and_f(answer: Tensor, truth: Tensor) -> tuple[float, float]:
-    """Means of J and F over the objects (numbers above 0) in frame one of truth (T, H, W), and over all frames but the first,
-    which is given, and the last, as DAVIS counts. A clip of two frames is scored on its second."""
-    inner = slice(1, -1) if len(truth) > 2 else slice(1, None)
+def j_and_f(answers: Tensor, truths: Tensor) -> tuple[Tensor, Tensor]:
+    """J and F of clips, (B,) each, from the numbers of objects on every pixel, (B, T, H, W).
+
+    Means over the objects (numbers above 0) on frame 1 of the truth and over all frames but the first, which is given, and the
+    last, as DAVIS counts; clips of two frames are scored on their second. Not a number where frame 1 has no object.
+    """
+    inner = slice(1, -1) if truths.shape[1] > 2 else slice(1, None)
     scores = []
-    for number in truth[0].unique().tolist():
-        if number > 0:
-            pair = answer[inner] == number, truth[inner] == number
-            scores.append(torch.stack([region(*pair).mean(), contour(*pair).mean()]))
-    return tuple(torch.stack(scores).mean(dim=0).tolist()) if scores else (math.nan, math.nan)
+    for answer, truth in zip(answers, truths):
+        objects = [number for number in truth[0].unique().tolist() if number > 0]
+        pairs = [(answer[inner] == number, truth[inner] == number) for number in objects]
+        each = [(region(*pair).mean(), contour(*pair).mean()) for pair in pairs]
+        scores.append(torch.tensor(each or [(math.nan, math.nan)]).mean(dim=0))
+    return tuple(torch.stack(scores).to(answers.device).T)

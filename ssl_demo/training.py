@@ -131,10 +131,7 @@ def train(
     def progress() -> float:
         return min(1.0, step / steps if steps is not None else seconds / (60 * minutes))
 
-    if batches is None and task.card.input == "video":
-        batches = ClipBatches(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, rank, world)
-    elif batches is None:
-        batches = Batches(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, recipe.color, rank, world)
+    batches = batches or batches_of(task, photos, recipe, seed, rank, world)
     feed = prefetch(batches, step, steps if steps is not None else 2**62)
     total, since, saved_at = 0.0, 0, time.monotonic()
     spoke = saved_at - every  # the first step is worth a snapshot: it shows the loss of an untrained network
@@ -180,6 +177,14 @@ def train(
     finally:
         feed.close()
         save()
+
+
+def batches_of(task: PretextTask, photos: Photos | Clips, recipe: Recipe, seed: int = 0, rank: int = 0,
+               world: int = 1) -> Callable[[int], Tensor]:
+    """step -> this process's share of its images, or clips."""
+    if task.card.input == "video":
+        return ClipBatches(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, rank, world)
+    return Batches(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, recipe.color, rank, world)
 
 
 def _mean_of_processes(figures: tuple[float, ...], device: torch.device) -> list[float]:

@@ -22,7 +22,8 @@ LAYERS = (
      "ssl_demo.transfer", "ssl_demo.checkpoints"},
     {"ssl_demo.tasks"},
     {"ssl_demo.pretext", "ssl_demo.nets", "ssl_demo.baselines", "ssl_demo.images", "ssl_demo.video", "ssl_demo.data",
-     "ssl_demo.drawing", "ssl_demo.charts", "ssl_demo.torchvision_ops"},
+     "ssl_demo.drawing", "ssl_demo.charts", "ssl_demo.torchvision_ops", "ssl_demo.lab", "ssl_demo.clips",
+     "ssl_demo.masks", "ssl_demo.pointers", "ssl_demo.progress"},
 )  # fmt: skip
 
 

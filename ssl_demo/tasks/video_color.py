@@ -8,16 +8,16 @@ What could cheat. Most of a clip stands still: copying from the same place is al
 reaches, in colour and in tracking, and only what is better than that was learned. And large grey areas make many colours easy:
 colours are sixteen clusters, and the loss is their cross-entropy.
 
-Where we differ from the paper. A small residual network at 144 px with a place for every 4 pixels, not a ResNet-18 at 256 px with
-one for 8 and 3-D convolutions on top; features of length one, compared by their angle; pointers reach a few places around, not the
-whole frame. In training each frame but the first is a target, with up to three before it to copy from. In use, frame 1 and the two
-before, as they were coloured, are copied from. Twenty clips, and photos set in motion, instead of Kinetics' 300 thousand clips.
+Where we differ from the paper. A small residual network at 144 px with a place for every 4 pixels, not a ResNet-18 at 256 px
+with one for 8 and 3-D convolutions on top; features of length one, compared by their angle; pointers that reach a few places
+around, not the whole frame. In training each frame but the first is a target, with up to three before it to copy from. In
+use, frame 1 and the two before, as they were coloured, are copied from. Twenty clips, and photos set in motion, instead of
+Kinetics' 300 thousand clips.
 """
 
 import math
 from dataclasses import replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,7 +86,7 @@ class VideoColor(PretextTask):
         Control("frames", "Frames", "slider", 24, "From the clip's start; training takes 4.", minimum=2, maximum=96),
         Control("recent", "Earlier frames", "slider", 2, "Copied from beside frame 1; 0: only frame 1.", minimum=0, maximum=3),
         Control("frame", "Frame looked at", "slider", 12, "The one in the still pictures.", minimum=2, maximum=96),
-        Control("pixel", "Place", "point", "", "A place of that frame, to be found in frame 1; empty: its middle."),
+        Control("pixel", "Place", "point", "", "Of that frame, looked for in frame 1; empty: random."),
         Control("strokes", "Painted", "brush", "", "Something in frame 1 to follow."),
     )
     defaults = {"size": 144, "width": 48, "depths": [2, 2], "features": 64, "clusters": 16, "radius": 4, "temperature": 0.05}
@@ -109,13 +109,15 @@ class VideoColor(PretextTask):
         lab = rgb_to_lab(images.flatten(0, 1))
         known = torch.zeros(B, T, dtype=torch.bool, device=images.device)
         known[:, 0] = True
-        place = [float(share) / 100 for share in (pixel or "50 50").split()]
-        example = {"images": images, "inputs": lab[:, :1].unflatten(0, (B, T)) / 100, "known": known,
-                   "targets": grid_colors(lab).unflatten(0, (B, T)),
-                   "recent": torch.full((B,), round(recent)), "frame": torch.full((B,), min(round(frame), T) - 1),
-                   "place": torch.tensor([place]).expand(B, 2)}
+        place = torch.rand(B, 2, generator=rng)  # drawn always, so that one seed means one chance
+        if pixel:
+            place = torch.tensor([[float(share) / 100 for share in pixel.split()]]).expand(B, 2)
+        example = {"images": images, "inputs": lab[:, :1].unflatten(0, (B, T)) / 100, "known": known, "place": place,
+                   "targets": grid_colors(lab).unflatten(0, (B, T)), "recent": torch.full((B,), round(recent)),
+                   "frame": torch.full((B,), min(round(frame), T) - 1)}
         if strokes:
-            example["masks"] = torch.from_numpy(drawing.painted(strokes, size)).to(images.device).long().expand(B, 1, -1, -1)
+            painted = torch.tensor(drawing.painted(strokes, size), dtype=torch.long, device=images.device)
+            example["masks"] = painted.expand(B, 1, -1, -1)
         return example
 
     def training_example(self, images: Tensor, rng: torch.Generator) -> Example:
@@ -139,12 +141,11 @@ class VideoColor(PretextTask):
         with torch.autocast(inputs.device.type, enabled=False):
             copied = carry(features.float(), torch.cat(labels, dim=2), known, self.config["radius"], self.config["temperature"],
                            int(example["recent"][0]))
-        first = torch.arange(B)
-        row, column = ((example["place"][:, axis] * side).long().clamp(max=side - 1) for axis, side in ((1, h), (0, w)))
-        asked = features[first, example["frame"], :, row, column]  # (B, D)
-        found = (torch.einsum("bd,bdhw->bhw", asked, features[:, 0]) / self.config["temperature"]).flatten(1).softmax(dim=1)
+        column, row = (example["place"] * torch.tensor([w, h])).long().T.clamp(max=w - 1)
+        asked = features[torch.arange(B), example["frame"], :, row, column]  # (B, D)
+        found = torch.einsum("bd,bdn->bn", asked, features[:, 0].flatten(2)) / self.config["temperature"]
         return {"features": features, "clusters": clusters, "shares": copied[:, :, :K], "colors": copied[:, :, K : K + 2],
-                "objects": copied[:, :, K + 2 :], "pointer": found.unflatten(1, (h, w))}
+                "objects": copied[:, :, K + 2 :], "pointer": found.softmax(dim=1).unflatten(1, (h, w))}
 
     def loss(self, example: Example, prediction: Prediction) -> tuple[Tensor, dict[str, float]]:
         right = prediction["shares"].gather(2, prediction["clusters"][:, :, None])[:, 1:]  # (B, T - 1, 1, h, w)
@@ -162,11 +163,10 @@ class VideoColor(PretextTask):
         figures = {"color_accuracy": right(prediction["shares"].argmax(dim=2)), "color_accuracy_identity": right(clusters[:, :1]),
                    "ab_rmse": error(prediction["colors"]), "ab_rmse_identity": error(colors[:, :1])}
         if "masks" in example and example["masks"].shape[1] > 1:
-            masks, tracked = example["masks"], self._tracked(example, prediction)
-            scores = [j_and_f(answer, truth) for answer, truth in zip(tracked, masks)]
-            kept = [j_and_f(truth[:1].expand_as(truth), truth) for truth in masks]
-            j, f, j_identity, f_identity = torch.tensor([[*ours, *theirs] for ours, theirs in zip(scores, kept)]).to(colors).T
-            figures |= {"j_and_f": (j + f) / 2, "j": j, "f": f, "j_and_f_identity": (j_identity + f_identity) / 2}
+            masks = example["masks"]
+            j, f = j_and_f(self._tracked(example, prediction), masks)
+            figures |= {"j_and_f": (j + f) / 2, "j": j, "f": f,
+                        "j_and_f_identity": sum(j_and_f(masks[:, :1].expand_as(masks), masks)) / 2}
         return figures
 
     def render(self, example: Example, prediction: Prediction) -> list[Panel]:
@@ -180,10 +180,10 @@ class VideoColor(PretextTask):
         asked = drawing.boxes(drawing.picture(grey[frame]), [(max(0, y - 4), max(0, x - 4), 9, drawing.RIGHT)])
         panels = [
             Panel("first", "Frame 1", "Its colours are given.", "photo", first, brush="Paint something to follow."),
-            Panel("grey", "What it sees", f"{len(images)} grey frames.", "sees", video=film(grey), fps=fps),
+            Panel("grey", "What it sees", f"{len(images)} grey frames.", "sees", video=drawing.film(grey), fps=fps),
             Panel("asked", f"Frame {frame + 1}", "Marked: the place that asks.", "sees", asked, click="Click another place."),
             Panel("colored", "Grey, coloured, true", "Colours copied from frame to frame.", "answers",
-                  video=film(torch.cat([grey, colored, images], dim=3)), fps=fps),
+                  video=drawing.film(torch.cat([grey, colored, images], dim=3)), fps=fps),
             Panel("pointer", "Where frame 1 has it", "Lit: where the marked place points.", "answers",
                   drawing.glow(first, pointer / max(pointer.max(), 1e-9))),
         ]
@@ -192,16 +192,17 @@ class VideoColor(PretextTask):
             tint = torch.tensor([0.21, 0.75, 0.48], device=images.device)[:, None, None]  # drawing.RIGHT
             followed = torch.where(is_object, 0.35 * grey + 0.65 * tint, images)
             panels.append(Panel("followed", "What you painted", "Followed from frame to frame.", "answers",
-                                video=film(followed), fps=fps))
+                                video=drawing.film(followed), fps=fps))
             panels[0] = replace(panels[0], image=drawing.picture(followed[0]))
 
-        def error(answer: Tensor) -> np.ndarray:
+        def error(answer: Tensor):
             off = drawing.resize_map((answer - colors[frame]).norm(dim=0), size)
             return drawing.heat((off / 40).clamp(0, 1).cpu().numpy())
 
         return [
             *panels,
-            Panel("error", "Its colour error", f"In frame {frame + 1}; darker: more.", "judged", error(prediction["colors"][0, frame])),
+            Panel("error", "Its colour error", f"In frame {frame + 1}; darker: more.", "judged",
+                  error(prediction["colors"][0, frame])),
             Panel("identity", "If nothing moved", "Frame 1's colours kept in place.", "judged", error(colors[0])),
         ]
 
@@ -218,7 +219,8 @@ class VideoColor(PretextTask):
             "frames": Number("Frames", example["inputs"].shape[1]),
             "ab_rmse": Number("Colour error", ours, f"{ours:.1f}", f"the same place's colour: {kept:.1f}"),
             "ab_rmse_identity": Number("Colour error of the same place", kept),
-            "color_accuracy": Number("Colours right", right, f"{right:.0%}", f"of {len(model.centres)}; the same place's: {right_kept:.0%}"),
+            "color_accuracy": Number("Colours right", right, f"{right:.0%}",
+                                     f"of {len(model.centres)}; the same place's: {right_kept:.0%}"),
             "color_accuracy_identity": Number("Colours right from the same place", right_kept),
             "pointed_distance": Number("The place came", apart, f"{apart:.0f} % of the width", "where it points in frame 1"),
         }
@@ -241,12 +243,6 @@ class VideoColor(PretextTask):
         masks, objects = example["masks"], prediction["objects"]
         large = F.interpolate(objects.flatten(0, 1), size=masks.shape[-2:], mode="bilinear", align_corners=False)
         return masks[:, :1].unique()[large.argmax(dim=1)].unflatten(0, objects.shape[:2])
-
-
-def film(frames: Tensor, zoom: int = 2) -> np.ndarray:
-    """Frames (T, 3, H, W) in [0, 1] as a video (T, zoom H, zoom W, 3) uint8."""
-    large = F.interpolate(frames, scale_factor=zoom, mode="bilinear", align_corners=False)
-    return large.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def grid_colors(lab: Tensor) -> Tensor:
