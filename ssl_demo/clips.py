@@ -198,8 +198,11 @@ def _sample(images: Tensor, maps: Tensor, size: int) -> Tensor:
 
 def _mask(read: Callable[[], bytes]) -> Tensor:
     """The central square of a mask, (S, S): what its pixels say, as numbers."""
-    with Image.open(io.BytesIO(read())) as image:
-        values = np.asarray(image if image.mode in ("P", "L", "1", "I", "I;16") else image.convert("L"))
+    try:
+        with Image.open(io.BytesIO(read()), formats=["PNG"]) as image:
+            values = np.asarray(image if image.mode in ("P", "L", "1", "I", "I;16") else image.convert("L"))
+    except Exception as error:  # decoders raise almost anything on damaged data
+        raise ValueError(f"A mask cannot be read: it must be a PNG file ({type(error).__name__}).") from None
     side = min(values.shape)
     top, left = ((length - side) // 2 for length in values.shape)
     return torch.from_numpy(values[top : top + side, left : left + side].astype(np.int64))
