@@ -144,8 +144,12 @@ class VideoColor(PretextTask):
         column, row = (example["place"] * torch.tensor([w, h])).long().T.clamp(max=w - 1)
         asked = features[torch.arange(B), example["frame"], :, row, column]  # (B, D)
         found = torch.einsum("bd,bdn->bn", asked, features[:, 0].flatten(2)) / self.config["temperature"]
-        return {"features": features, "clusters": clusters, "shares": copied[:, :, :K], "colors": copied[:, :, K : K + 2],
-                "objects": copied[:, :, K + 2 :], "pointer": found.softmax(dim=1).unflatten(1, (h, w))}
+        prediction = {"features": features, "clusters": clusters, "shares": copied[:, :, :K], "colors": copied[:, :, K : K + 2],
+                      "pointer": found.softmax(dim=1).unflatten(1, (h, w))}
+        if "masks" in example:  # of the objects' shares at the masks' own resolution, the largest
+            shares = F.interpolate(copied[:, :, K + 2 :].flatten(0, 1), size=objects.shape[-2:], mode="bilinear")
+            prediction["followed"] = numbers[shares.argmax(dim=1)].unflatten(0, (B, T))  # (B, T, H, W)
+        return prediction
 
     def loss(self, example: Example, prediction: Prediction) -> tuple[Tensor, dict[str, float]]:
         right = prediction["shares"].gather(2, prediction["clusters"][:, :, None])[:, 1:]  # (B, T - 1, 1, h, w)
@@ -164,7 +168,7 @@ class VideoColor(PretextTask):
                    "ab_rmse": error(prediction["colors"]), "ab_rmse_identity": error(colors[:, :1])}
         if "masks" in example and example["masks"].shape[1] > 1:
             masks = example["masks"]
-            j, f = j_and_f(self._tracked(example, prediction), masks)
+            j, f = j_and_f(prediction["followed"], masks)
             figures |= {"j_and_f": (j + f) / 2, "j": j, "f": f,
                         "j_and_f_identity": sum(j_and_f(masks[:, :1].expand_as(masks), masks)) / 2}
         return figures
@@ -188,7 +192,7 @@ class VideoColor(PretextTask):
                   drawing.glow(first, pointer / max(pointer.max(), 1e-9))),
         ]
         if "masks" in example:
-            is_object = (self._tracked(example, prediction)[0] > 0)[:, None]  # (T, 1, H, W)
+            is_object = (prediction["followed"][0] > 0)[:, None]  # (T, 1, H, W)
             tint = torch.tensor([0.21, 0.75, 0.48], device=images.device)[:, None, None]  # drawing.RIGHT
             followed = torch.where(is_object, 0.35 * grey + 0.65 * tint, images)
             panels.append(Panel("followed", "What you painted", "Followed from frame to frame.", "answers",
@@ -225,7 +229,7 @@ class VideoColor(PretextTask):
             "pointed_distance": Number("The place came", apart, f"{apart:.0f} % of the width", "where it points in frame 1"),
         }
         if "masks" in example:
-            areas = (self._tracked(example, prediction)[0] > 0).float().mean(dim=(1, 2)).tolist()
+            areas = (prediction["followed"][0] > 0).float().mean(dim=(1, 2)).tolist()
             numbers["area_first"] = Number("Painted area", areas[0])
             numbers["area_last"] = Number("Followed to the end", areas[-1], f"{areas[-1]:.1%}",
                                           f"of the picture; painted: {areas[0]:.1%}")
@@ -237,12 +241,6 @@ class VideoColor(PretextTask):
     def features(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
         grid = model(rgb_to_lab(images)[:, :1] / 100)  # (B, D, h, w)
         return grid.mean(dim=(2, 3)), grid
-
-    def _tracked(self, example: Example, prediction: Prediction) -> Tensor:
-        """The object each pixel belongs to, (B, T, H, W), at the masks' own resolution: the one with the largest share."""
-        masks, objects = example["masks"], prediction["objects"]
-        large = F.interpolate(objects.flatten(0, 1), size=masks.shape[-2:], mode="bilinear", align_corners=False)
-        return masks[:, :1].unique()[large.argmax(dim=1)].unflatten(0, objects.shape[:2])
 
 
 def grid_colors(lab: Tensor) -> Tensor:
