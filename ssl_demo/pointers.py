@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def carry(features: Tensor, labels: Tensor, known: Tensor, radius: int, temperature: float, recent: int = 2) -> Tensor:
+def carry(features: Tensor, labels: Tensor, known: Tensor, radius: int, temperature: float, recent: int = 2,
+          best: int = 0) -> Tensor:
     """Labels (B, T, C, h, w) copied from frame to frame by pointers between features (B, T, D, h, w) of length one.
 
     Each frame but the first gets its labels from the first and the `recent` ones before it: the labels given where a frame is
     known (B, T), else those it was given here. The map is cut into blocks of radius x radius places, which point at their own
-    block and the eight around it.
+    block and the eight around it. Of a place's pointers only the `best` strongest count, or all (0): copied over and over, labels
+    would blur away by the many weak ones.
     """
     (B, T, _, h, w), given = features.shape, F.pad(labels, (0, 0, 0, 0, 0, 1), value=1.0).unbind(1)  # a label of ones counts
     cut = blocks(features.flatten(0, 1), radius)
@@ -21,11 +23,14 @@ def carry(features: Tensor, labels: Tensor, known: Tensor, radius: int, temperat
     keys = around(cut).transpose(3, 4).unflatten(0, (B, T)).unbind(1)  # T x (B, n, n', D, 9 r r)
     copied, values = [given[0]], {0: around(blocks(given[0], radius))}  # (B, n, n', 9 r r, C + 1)
     for t in range(1, T):
-        total = 0
-        for f in sorted({0, *range(max(0, t - recent), t)}):
-            weights = (queries[t] @ keys[f]).exp()  # (B, n, n', r r, 9 r r); at most e^(1 / temperature), so nothing overflows
+        frames, total = sorted({0, *range(max(0, t - recent), t)}), 0
+        similar = [queries[t] @ keys[f] for f in frames]  # R x (B, n, n', r r, 9 r r)
+        least = torch.cat(similar, dim=4).topk(best, dim=4).values[..., -1:] if best else None
+        for f, similarity in zip(frames, similar):
+            weights = similarity.exp()  # at most e^(1 / temperature), so nothing overflows
+            weights = torch.where(similarity >= least, weights, 0) if best else weights
             total = total + weights @ values[f]  # places outside the map have no label to give, nor do they count
-        copied.append(together(total / total[..., -1:], h, w))
+        copied.append(together(total / total[..., -1:].clamp(min=1e-12), h, w))
         values[t] = around(blocks(torch.where(known[:, t, None, None, None], given[t], copied[t]), radius))
     return torch.stack(copied, dim=1)[:, :, :-1]
 

@@ -10,9 +10,9 @@ colours are sixteen clusters, and the loss is their cross-entropy.
 
 Where we differ from the paper. A small residual network at 144 px with a place for every 4 pixels, not a ResNet-18 at 256 px
 with one for 8 and 3-D convolutions on top; features of length one, compared by their angle; pointers that reach a few places
-around, not the whole frame. In training each frame but the first is a target, with up to three before it to copy from. In
-use, frame 1 and the two before, as they were coloured, are copied from. Twenty clips, and photos set in motion, instead of
-Kinetics' 300 thousand clips.
+around, not the whole frame. In training each frame but the first is a target, with up to three before it to copy from. In use,
+frame 1 and the two before, as they were coloured, are copied from, by the eight strongest pointers of a place. Twenty clips,
+and photos set in motion, instead of Kinetics' 300 thousand clips.
 """
 
 import math
@@ -89,7 +89,8 @@ class VideoColor(PretextTask):
         Control("pixel", "Place", "point", "", "Of that frame, looked for in frame 1; empty: random."),
         Control("strokes", "Painted", "brush", "", "Something in frame 1 to follow."),
     )
-    defaults = {"size": 144, "width": 48, "depths": [2, 2], "features": 64, "clusters": 16, "radius": 4, "temperature": 0.05}
+    defaults = {"size": 144, "width": 48, "depths": [2, 2], "features": 64, "clusters": 16, "radius": 4,
+                "temperature": 0.05, "best": 8}
     recipe = Recipe(batch=16, lr=2e-3, crop=(0.5, 1.0))
 
     def build(self) -> nn.Module:
@@ -138,9 +139,10 @@ class VideoColor(PretextTask):
             numbers = example["masks"][:, :1].unique()
             objects = (example["masks"][:, :1, None] == numbers[:, None, None]).float()  # (B, 1, O, H, W)
             labels.append(F.adaptive_avg_pool2d(objects.flatten(0, 1), (h, w))[:, None].expand(-1, T, -1, -1, -1))
+        best = 0 if known.all() else self.config["best"]
         with torch.autocast(inputs.device.type, enabled=False):
             copied = carry(features.float(), torch.cat(labels, dim=2), known, self.config["radius"], self.config["temperature"],
-                           int(example["recent"][0]))
+                           int(example["recent"][0]), best)
         column, row = (example["place"] * torch.tensor([w, h])).long().T.clamp(max=w - 1)
         asked = features[torch.arange(B), example["frame"], :, row, column]  # (B, D)
         found = torch.einsum("bd,bdn->bn", asked, features[:, 0].flatten(2)) / self.config["temperature"]
