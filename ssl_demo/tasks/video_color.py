@@ -45,7 +45,7 @@ class PointerNet(nn.Module):
         self.fine_blocks = depths[0]
         self.fine = nn.Conv2d(width, features, 1)
         self.coarse = nn.Conv2d(self.encoder.width, features, 1)
-        side = round(clusters**0.5)
+        side = math.ceil(clusters**0.5)
         grid = (torch.arange(side) - (side - 1) / 2) * 24.0  # until `prepare` has seen colours
         self.register_buffer("centres", torch.cartesian_prod(grid, grid)[:clusters])  # (K, 2)
 
@@ -89,9 +89,9 @@ class VideoColor(PretextTask):
         Control("pixel", "Place", "point", "", "Of that frame, looked for in frame 1; empty: random."),
         Control("strokes", "Painted", "brush", "", "Something in frame 1 to follow."),
     )
-    defaults = {"size": 144, "width": 48, "depths": [2, 2], "features": 64, "clusters": 16, "radius": 4,
+    defaults = {"size": 144, "width": 48, "depths": [2, 2], "features": 32, "clusters": 16, "radius": 4,
                 "temperature": 0.05, "best": 8}
-    recipe = Recipe(batch=16, lr=2e-3, crop=(0.5, 1.0))
+    recipe = Recipe(batch=8, lr=1.5e-3, crop=(0.5, 1.0))
 
     def build(self) -> nn.Module:
         return PointerNet(self.config["width"], self.config["depths"], self.config["features"], self.config["clusters"])
@@ -241,7 +241,7 @@ class VideoColor(PretextTask):
         return {"pixel": f"{100 * x:.1f} {100 * y:.1f}"}
 
     def features(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        grid = model(rgb_to_lab(images)[:, :1] / 100)  # (B, D, h, w)
+        grid = model.encoder(rgb_to_lab(images)[:, :1] / 100)  # (B, D, h, w), before it is made to point
         return grid.mean(dim=(2, 3)), grid
 
 
