@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .data import Batches, Photos
+from .clips import Clips
+from .data import Photos
 from .drawing import seed_all
 from .inference import load, pick_device
 from .nets import multiply_adds
 from .pretext import PretextTask, all_tasks, create
-from .training import Step, precision, train
+from .training import Step, batches_of, precision, train
 
 RUNS = 30
 
@@ -58,9 +59,9 @@ def _training(task: PretextTask, seconds: float, device: torch.device) -> dict:
     """Training with batches made as it goes, in turns with training on one fixed batch, which shows what making them costs."""
     side = task.recipe.side
     array = np.random.default_rng(0).integers(0, 255, (512, side, side, 3), dtype=np.uint8)
-    photos = Photos(array, [str(i) for i in range(len(array))])
-    recipe = task.recipe
-    fixed = Batches(photos, recipe.batch, task.size, 0, recipe.crop, recipe.flip, recipe.color)(0)
+    photos, recipe = Photos(array, [str(i) for i in range(len(array))]), task.recipe
+    photos = Clips.moving(photos) if task.card.input == "video" else photos
+    fixed = batches_of(task, photos, recipe)(0)
     rates: dict[str, list[float]] = {"made": [], "fixed": []}
     for _ in range(3):
         for kind, batches in (("made", None), ("fixed", lambda step: fixed)):

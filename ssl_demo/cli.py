@@ -59,11 +59,11 @@ def _parser() -> argparse.ArgumentParser:
 
     command("list", _list, "every task and its weights", task=False)
 
-    run = command("run", _run, "one photo through one task")
+    run = command("run", _run, "one photo or clip through one task")
     run.add_argument("file", metavar="FILE")
     run.add_argument("--weights", help="bundled weights by name, a .safetensors file, or untrained")
     run.add_argument("--set", nargs="+", action="extend", default=[], metavar="control=value", help="see `list` for the controls")
-    run.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the panels go, as PNG")
+    run.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the panels go, as PNG or MP4")
 
     evaluate = command("evaluate", _evaluate, "the task's metrics on a set of photos")
     evaluate.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders, tars, or torchvision:NAME")
@@ -111,7 +111,7 @@ def _list(options) -> dict:
 def _run(options) -> dict:
     from . import inference
     from .checkpoints import UNTRAINED, find
-    from .drawing import panel_picture, save_png
+    from .drawing import save_panel
 
     inference.limit_threads()
     controls = _pairs(options.set)
@@ -120,8 +120,7 @@ def _run(options) -> dict:
     _make_folder(options.out)
     panels = []
     for panel in result.panels:
-        file = options.out / f"{options.task}-{panel.name}.png"
-        save_png(file, panel_picture(panel))
+        file = save_panel(options.out / f"{options.task}-{panel.name}", panel)
         panels.append({"title": panel.title, "file": str(file)})
     weights = UNTRAINED if options.weights == UNTRAINED else find(options.task, options.weights).stem
     return {"task": options.task, "weights": weights, "seed": options.seed, "controls": result.controls,
@@ -130,6 +129,7 @@ def _run(options) -> dict:
 
 def _evaluate(options) -> dict:
     from .checkpoints import UNTRAINED, find, load_weights, read_card, write_card
+    from .clips import load_to_score
     from .data import load_photos
     from .inference import pick_device
     from .training import evaluate
@@ -138,7 +138,8 @@ def _evaluate(options) -> dict:
     path = None if options.weights == UNTRAINED else find(options.task, options.weights)
     if options.record and path is None:
         raise ValueError("An untrained network has no card to record a score in.")
-    photos = load_photos(options.data, task.recipe.side, limit=options.limit, seed=options.seed)
+    load = load_to_score if task.card.input == "video" else load_photos
+    photos = load(options.data, task.recipe.side, limit=options.limit, seed=options.seed)
     device = pick_device()
     metrics = evaluate(task, model.to(device), photos, options.seed)
     if path is None:
@@ -160,6 +161,7 @@ def _train(options) -> dict | None:
     from tqdm import tqdm
 
     from . import checkpoints
+    from .clips import load_clips
     from .data import load_photos
     from .pretext import create
     from .training import evaluate, load_checkpoint, processes, train, with_settings
@@ -172,10 +174,9 @@ def _train(options) -> dict | None:
     if options.resume is not None:
         load_checkpoint(options.resume, task, recipe, options.seed)  # what is wrong with it is said before the photos are read
     _make_folder(out.parent)
-    photos = load_photos(options.data, recipe.side, limit=options.limit, seed=options.seed)
-    # A part of the photos is kept for watching: recipes are chosen on it, and held-out photos stay out of every choice.
-    learned, kept = photos.split(0.04, seed=0) if len(photos) >= 50 else (photos, photos)
-    kept = kept.take(range(min(len(kept), 1000)))
+    load = load_clips if task.card.input == "video" else load_photos
+    # A part is kept for watching: recipes are chosen on it, and held-out photos stay out of every choice.
+    learned, kept = load(options.data, recipe.side, limit=options.limit, seed=options.seed).apart()
     last = None
     with tqdm(total=1.0, desc=options.task, file=sys.stderr, bar_format="{desc} {percentage:3.0f}% {elapsed} {postfix}") as bar:
         log, checkpoint = out.with_suffix(".jsonl"), out.with_suffix(".checkpoint")
@@ -194,8 +195,8 @@ def _train(options) -> dict | None:
             raise
     if not processes().is_main_process:
         return None
-    metrics = evaluate(task, last.model, kept, options.seed)
-    score, minutes = metrics[task.card.metric], last.seconds / 60
+    metrics = evaluate(task, last.model, kept, options.seed) if len(kept) else {}  # clips without masks have nothing to score
+    score, minutes = metrics.get(task.card.metric), last.seconds / 60
     curve = _curve(log)
     report = {"task": options.task, "steps": last.step, "images_seen": last.images, "images_per_second": last.images_per_second,
               "minutes": minutes, "loss_first": curve[0]["loss"], "loss_last": last.loss, "score": score,

@@ -15,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,11 @@ class Photos:
         """A view of these places, in this order; no pixel is copied."""
         return Photos(self.array, [self.names[i] for i in indices], self.skipped, self.index[indices])
 
+    def apart(self) -> tuple["Photos", "Photos"]:
+        """(to learn from, to watch the training by): of few photos all are both."""
+        learned, kept = self.split(0.04, seed=0) if len(self) >= 50 else (self, self)
+        return learned, kept.take(range(min(len(kept), 1000)))
+
     def split(self, fraction: float = 0.05, seed: int = 0) -> tuple["Photos", "Photos"]:
         """(train, validation), the latter a random ``fraction``, at least one. Raises ValueError where none would be left."""
         held = max(1, round(len(self) * fraction))
@@ -68,12 +73,14 @@ class Photos:
         return self.take(np.sort(order[held:])), self.take(np.sort(order[:held]))
 
 
-def load_photos(paths, side: int = 144, cache=None, limit: int | None = None, seed: int = 0, progress: bool = True) -> Photos:
+def load_photos(paths, side: int = 144, cache=None, limit: int | None = None, seed: int = 0, progress: bool = True,
+                wanted: Callable[[str], object] | None = None) -> Photos:
     """Photos from folders (any depth), tars (plain or gzip), image files or "torchvision:CIFAR10", as one uint8 array.
 
     Each photo is the centre square, resized to ``side`` pixels; their order is that of paths, then names, sorted. The array
     is kept under ``cache``, else $SSL_DEMO_CACHE, else ~/.cache/ssl_demo, by the content of the files, so a second call
     decodes nothing. ``limit`` takes the first photos of a permutation drawn from ``seed``: not only the first classes.
+    ``wanted`` says by its name whether a photo is; then there may be none, and paths without any are as if not given.
     Raises ValueError, in one sentence, for a path that is missing or unreadable, and where no photo can be read.
     """
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
@@ -81,7 +88,12 @@ def load_photos(paths, side: int = 144, cache=None, limit: int | None = None, se
         raise ValueError("no path to photos was given" if not paths else f"limit must be at least 1, not {limit}")
     cache = Path(cache or os.environ.get("SSL_DEMO_CACHE") or "~/.cache/ssl_demo").expanduser()
     sources = [_source(text, cache) for text in sorted(map(str, paths))]
+    if wanted is not None:
+        sources = [(content, [item for item in items if wanted(item[0])]) for content, items in sources]
+        sources = [(content, items) for content, items in sources if items]
     items = [item for _, items in sources for item in items]
+    if not items:
+        return Photos(np.empty((0, side, side, 3), dtype=np.uint8), [])
     key = json.dumps([DECODE_VERSION, side, [content for content, _ in sources], [name for name, _ in items]])
     array_file = cache / f"photos-{side}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
     names_file = array_file.with_suffix(".json")
@@ -94,6 +106,11 @@ def load_photos(paths, side: int = 144, cache=None, limit: int | None = None, se
     about = json.loads(names_file.read_text())  # names, skipped
     photos = Photos(np.load(array_file, mmap_mode="r")[:len(about["names"])], **about)
     return photos if limit is None else photos.take(np.random.default_rng(seed).permutation(len(photos))[:limit])
+
+
+def files(paths, wanted: Callable[[str], object]) -> dict[str, Callable[[], bytes]]:
+    """The pictures in folders and tars whose names are wanted, by name: functions that read their bytes."""
+    return {name: read for text in sorted(map(str, paths)) for name, read in _source(text, Path("."))[1] if wanted(name)}
 
 
 def _source(text: str, cache: Path) -> tuple[list, list]:

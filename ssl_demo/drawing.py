@@ -11,6 +11,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
 from .pretext import Bar, Panel
+from .video import encode_mp4
 
 RIGHT, WRONG = "#35c07a", "#ff6b3d"  # answers, as drawn into photos
 HIDDEN = (224, 222, 217)  # the colour of what a network was not shown, everywhere
@@ -52,11 +53,15 @@ def cells(values: Tensor, side: int, cell: int) -> Tensor:
 
 
 def panel_picture(panel: Panel, least: int = 384) -> np.ndarray:
-    """A panel as a picture to keep: each of its pixels a square of whole pixels, at least `least` wide; or its bars."""
-    if panel.image is None:
+    """A panel as a picture to keep: each of its pixels a square of whole pixels, at least `least` wide; or its bars.
+
+    Of a video, the frame in the middle.
+    """
+    if panel.bars:
         return bar_picture(panel.bars, least)
-    factor = -(-least // panel.image.shape[1])
-    return panel.image.repeat(factor, axis=0).repeat(factor, axis=1)
+    image = panel.image if panel.video is None else panel.video[len(panel.video) // 2]
+    factor = -(-least // image.shape[1])
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def bar_picture(bars: tuple[Bar, ...], width: int = 384) -> np.ndarray:
@@ -75,16 +80,27 @@ def bar_picture(bars: tuple[Bar, ...], width: int = 384) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def save_png(path: Path, image: np.ndarray) -> None:
-    """Writes a picture without loss, under a temporary name first."""
+def save_panel(path: Path, panel: Panel) -> Path:
+    """Writes a panel under a temporary name first, a picture as PNG, without loss, a video as MP4; `path` with its ending."""
+    path = path.with_name(f"{path.name}.{'png' if panel.video is None else 'mp4'}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    Image.fromarray(image).save(temporary, "PNG")
+    if panel.video is None:
+        Image.fromarray(panel_picture(panel)).save(temporary, "PNG")
+    else:
+        temporary.write_bytes(encode_mp4(panel.video, panel.fps))
     os.replace(temporary, path)
+    return path
 
 
 def seed_all(seed: int) -> torch.Generator:
     """The one source of chance of an example."""
     return torch.Generator().manual_seed(seed)
+
+
+def film(frames: Tensor, zoom: int = 2) -> np.ndarray:
+    """Frames (T, 3, H, W) in [0, 1] as a video (T, zoom H, zoom W, 3) uint8."""
+    large = F.interpolate(frames, scale_factor=zoom, mode="bilinear", align_corners=False)
+    return large.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def boxes(image: np.ndarray, squares: list[tuple[int, int, int, str]], zoom: int = 3) -> np.ndarray:

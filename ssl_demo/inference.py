@@ -1,4 +1,4 @@
-"""A task with its network: loaded once, run on a photo, on whatever device there is."""
+"""A task with its network: loaded once, run on a photo or a clip, on whatever device there is."""
 
 import functools
 import os
@@ -14,6 +14,7 @@ from .checkpoints import load_weights
 from .drawing import seed_all
 from .images import load_photo, square, to_tensor
 from .pretext import Example, Number, Panel, PretextTask, parse_controls
+from .video import Clip, camera_move, load_clip, load_frames, squares
 
 LARGE = 50_000_000  # parameters; below, a processor answers a photo in a fraction of a second
 
@@ -40,15 +41,16 @@ class Runner:
         self.task, self.model, self.lock = task, model, threading.Lock()
         self.is_large = sum(parameter.numel() for parameter in model.parameters()) > LARGE
 
-    def run(self, image: Image.Image | str | os.PathLike, seed: int = 0, **controls) -> Result:
-        """One photo through the task. Same photo, seed and controls: the same pixels.
+    def run(self, image: Image.Image | Clip | str | os.PathLike, seed: int = 0, **controls) -> Result:
+        """One photo or clip through the task. Same photo, seed and controls: the same pixels.
 
-        image: an RGB picture of any size, or the path of a file; its central square is used. Raises ValueError with one
-        sentence for a file that cannot be read, or a control that does not exist or is out of range.
+        image: an RGB picture of any size, or the path of a file; its central square is used. Where the task is about clips:
+        a clip, the path of one or of a folder of frames, or a picture, over which a camera then moves. Raises ValueError with
+        one sentence for a file that cannot be read, or a control that does not exist or is out of range.
         """
         values = parse_controls(self.task, controls)
-        if not isinstance(image, Image.Image):
-            image = load_photo(image)
+        if not isinstance(image, (Image.Image, Clip)):
+            image = self._load(image)
         start = time.perf_counter()
         with self.lock, torch.inference_mode():
             # ZeroGPU lends a GPU to a call that is worth the seconds it takes (see app.py): those of large networks.
@@ -61,8 +63,18 @@ class Runner:
             figures = self.task.numbers(self.model, example, prediction)
         return Result(panels, figures, values, (time.perf_counter() - start) * 1000)
 
-    def example(self, image: Image.Image, seed: int, values: dict[str, Any]) -> Example:
-        """What the task makes of a photo under all its controls, on the processor: no network takes part."""
+    def _load(self, path: str | os.PathLike) -> Image.Image | Clip:
+        if self.task.card.input != "video":
+            return load_photo(path)
+        return load_frames(path) if os.path.isdir(path) else load_clip(path)
+
+    def example(self, image: Image.Image | Clip, seed: int, values: dict[str, Any]) -> Example:
+        """What the task makes of a photo or clip under all its controls, on the processor: no network takes part."""
+        if self.task.card.input == "video":
+            clip = image if isinstance(image, Clip) else camera_move(image)
+            frames = torch.from_numpy(squares(clip, self.task.input_size(**values))).permute(0, 3, 1, 2)
+            example = self.task.example(frames[None].float() / 255, seed_all(parse_seed(seed)), **values)
+            return {**example, "fps": torch.tensor([clip.fps])}
         image = image.convert("RGB")
         photo = to_tensor(square(image, self.task.input_size(**values)))[None]
         example = self.task.example(photo, seed_all(parse_seed(seed)), **values)
@@ -70,7 +82,8 @@ class Runner:
             example["photo"] = to_tensor(square(image, min(image.size)))[None]
         return example
 
-    def click(self, image: Image.Image, seed: int, controls: dict[str, Any], panel: str, x: float, y: float) -> dict[str, Any]:
+    def click(self, image: Image.Image | Clip, seed: int, controls: dict[str, Any], panel: str, x: float,
+              y: float) -> dict[str, Any]:
         """The new values of controls after a click at (x, y), each in [0, 1], on a panel of that run."""
         return self.task.click(panel, x, y, self.example(image, seed, parse_controls(self.task, controls)))
 

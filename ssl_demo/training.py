@@ -18,6 +18,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .clips import ClipBatches, Clips
 from .data import Batches, Photos, centre, prefetch
 from .pretext import PretextTask, Recipe
 
@@ -64,7 +65,7 @@ class Step(nn.Module):
 
 def train(
     task: PretextTask,
-    photos: Photos,
+    photos: Photos | Clips,
     recipe: Recipe | None = None,
     *,
     steps: int | None = None,
@@ -80,6 +81,7 @@ def train(
 ) -> Iterator[Snapshot]:
     """Trains for `steps` or `minutes` (exactly one is given); yields a snapshot about each `every` seconds and at the end.
 
+    photos: clips where the task is about them.
     checkpoint: where the run is kept, each `save_every` seconds and when the generator is closed; written under a temporary name
     and renamed, so a kill at any moment leaves the last one whole. resume: a checkpoint to go on from (ValueError if it is not
     of this task, configuration and seed). log: a JSONL file, a line a snapshot. start_from: a network whose weights to begin
@@ -129,7 +131,7 @@ def train(
     def progress() -> float:
         return min(1.0, step / steps if steps is not None else seconds / (60 * minutes))
 
-    batches = batches or Batches(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, recipe.color, rank, world)
+    batches = batches or batches_of(task, photos, recipe, seed, rank, world)
     feed = prefetch(batches, step, steps if steps is not None else 2**62)
     total, since, saved_at = 0.0, 0, time.monotonic()
     spoke = saved_at - every  # the first step is worth a snapshot: it shows the loss of an untrained network
@@ -175,6 +177,14 @@ def train(
     finally:
         feed.close()
         save()
+
+
+def batches_of(task: PretextTask, photos: Photos | Clips, recipe: Recipe, seed: int = 0, rank: int = 0,
+               world: int = 1) -> Callable[[int], Tensor]:
+    """step -> this process's share of its images, or clips."""
+    if task.card.input == "video":
+        return ClipBatches(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, rank, world)
+    return Batches(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, recipe.color, rank, world)
 
 
 def _mean_of_processes(figures: tuple[float, ...], device: torch.device) -> list[float]:
@@ -280,12 +290,19 @@ def _cut_log(log: Path, step: int) -> None:
 
 
 @torch.no_grad()
-def evaluate(task: PretextTask, model: nn.Module, photos: Photos, seed: int = 0, batch: int = 64) -> dict[str, float | str]:
-    """The task's metrics over all photos, undisturbed centre squares, in float32; chance from the seed."""
+def evaluate(task: PretextTask, model: nn.Module, photos: Photos | Clips, seed: int = 0,
+             batch: int = 64) -> dict[str, float | str]:
+    """The task's metrics over all photos, undisturbed centre squares, in float32; chance from the seed.
+
+    Clips are taken one by one, whole, each example with its objects' true masks (1, T, H, W) as "masks".
+    """
     device, rng = next(model.parameters()).device, torch.Generator().manual_seed(seed)
     collected: dict[str, list[Tensor]] = {}
-    for images in centre(photos, task.size, batch):
+    photographed = ((images, None) for images in centre(photos, task.size, batch)) if isinstance(photos, Photos) else None
+    for images, masks in photographed or photos.whole(task.size):
         example = task.evaluation_example(images.to(device), rng)
+        if masks is not None:
+            example["masks"] = masks.to(device)
         for name, values in task.metrics(example, task.predict(model, example)).items():
             collected.setdefault(name, []).append(values.cpu())
     return task.aggregate({name: torch.cat(values) for name, values in collected.items()})

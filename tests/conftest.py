@@ -17,6 +17,7 @@ from PIL import Image
 
 from ssl_demo.data import Photos
 from ssl_demo.images import square
+from ssl_demo.video import camera_move
 
 torch.set_num_threads(1)
 
@@ -65,6 +66,29 @@ def folder(photos, tmp_path_factory):
     path = tmp_path_factory.mktemp("photos")
     for name, pixels in zip(photos.names, photos.array):
         Image.fromarray(pixels).save(path / f"{name}.png")
+    return path
+
+
+@pytest.fixture(scope="session")
+def clip(photo):
+    """A camera moving over that photo: 24 frames of 144 x 144."""
+    return camera_move(photo)
+
+
+@pytest.fixture(scope="session")
+def clip_folder(photos, tmp_path_factory):
+    """Seven sequences of six frames and masks, `NAME/frames/00000.png` and `NAME/masks/00000.png`: a square slides over a photo."""
+    path = tmp_path_factory.mktemp("clips")
+    for number, pixels in enumerate(photos.array[:7]):
+        for kind in ("frames", "masks"):
+            (path / "abcdefg"[number] / kind).mkdir(parents=True)
+        for t in range(6):
+            frame, mask = pixels.copy(), np.zeros((144, 144), np.uint8)
+            left = 20 + (4 + number) * t
+            mask[50:90, left : left + 40] = 1
+            frame[50:90, left : left + 40] = photos.array[number + 8][:40, :40]
+            Image.fromarray(frame).save(path / "abcdefg"[number] / "frames" / f"{t:05d}.png")
+            Image.fromarray(mask).save(path / "abcdefg"[number] / "masks" / f"{t:05d}.png")
     return path
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from ssl_demo import bench, cli
 from ssl_demo.checkpoints import read_card, save_weights, sha256
 from ssl_demo.pretext import all_tasks, create
+from ssl_demo.video import encode_mp4, load_clip
 
 ROOT = Path(cli.__file__).parents[1]
 SMALL = {"rotation": ["size=32", "width=8", "depths=[1,1]"],
@@ -24,6 +25,7 @@ SMALL = {"rotation": ["size=32", "width=8", "depths=[1,1]"],
          "inpainting": ["size=32", "width=8", "depths=[1,1,1]"],
          "colorization": ["size=32", "width=8", "depths=[1,1]", "decoder_width=8"],
          "split_brain": ["size=32", "width=8", "depths=[1,1]", "decoder_width=8"],
+         "video_color": ["size=32", "width=8", "depths=[1,1]", "features=32", "clusters=4"],
          "mae": ["size=32", "width=32", "depth=1", "heads=2", "decoder_width=32", "decoder_depth=1"]}  # fmt: skip
 
 
@@ -63,6 +65,19 @@ def file(photo, tmp_path):
     path = tmp_path / "photo.png"
     photo.resize((160, 120)).save(path)
     return path
+
+
+@pytest.fixture
+def file_for(file, clip, tmp_path):
+    """file_for(task): something to run it on."""
+    (tmp_path / "clip.mp4").write_bytes(encode_mp4(clip.frames[:8], clip.fps))
+    return lambda name: tmp_path / "clip.mp4" if all_tasks()[name].card.input == "video" else file
+
+
+@pytest.fixture
+def data_for(folder, clip_folder):
+    """data_for(task): where there is something to train and to measure it on."""
+    return lambda name: clip_folder if all_tasks()[name].card.input == "video" else folder
 
 
 @pytest.fixture
@@ -122,21 +137,24 @@ def test_list_in_a_process_of_its_own():
 
 
 @pytest.mark.parametrize("name", all_tasks())
-def test_run(name, call, file, tmp_path, two_weights):
-    report = call("run", name, file, "--seed", 3, "--out", tmp_path / "one")
+def test_run(name, call, file_for, tmp_path, two_weights):
+    report = call("run", name, file_for(name), "--seed", 3, "--out", tmp_path / "one")
     assert report.keys() == {"task", "weights", "seed", "controls", "numbers", "panels", "milliseconds"}
     assert (report["task"], report["weights"], report["seed"]) == (name, f"{name}-small", 3)
     assert report["controls"] == {control.name: control.default for control in all_tasks()[name].controls}
     assert report["numbers"] and report["milliseconds"] > 0
     assert {Path(panel["file"]) for panel in report["panels"]} == set((tmp_path / "one").iterdir())
     for panel in report["panels"]:
+        if panel["file"].endswith(".mp4"):
+            assert len(load_clip(panel["file"]).frames) == 8 and panel["title"]
+            continue
         with Image.open(panel["file"]) as image:
             assert image.format == "PNG" and image.mode == "RGB" and image.width >= 384 and panel["title"]
 
 
 @pytest.mark.parametrize("name", all_tasks())
-def test_same_seed_same_files(name, call, file, tmp_path, no_weights):
-    reports = [call("run", name, file, "--seed", 5, "--weights", "untrained", "--out", tmp_path / folder) for folder in "ab"]
+def test_same_seed_same_files(name, call, file_for, tmp_path, no_weights):
+    reports = [call("run", name, file_for(name), "--seed", 5, "--weights", "untrained", "--out", tmp_path / folder) for folder in "ab"]
     assert reports[0]["weights"] == "untrained"
     files = [[Path(panel["file"]) for panel in report["panels"]] for report in reports]
     assert [path.name for path in files[0]] == [path.name for path in files[1]] and len(files[0]) > 2
@@ -197,7 +215,8 @@ def test_wrong_commands(refused, arguments):
 
 
 @pytest.mark.parametrize("name", all_tasks())
-def test_evaluate(name, call, folder, two_weights):
+def test_evaluate(name, call, data_for, two_weights):
+    folder = data_for(name)
     report = call("evaluate", name, "--data", folder, "--limit", 6, "--seed", 1)
     card = all_tasks()[name].card
     assert report.keys() == {"task", "weights", "images", "metric", "score", "chance", "untrained", "metrics"}
@@ -213,14 +232,15 @@ def test_evaluate(name, call, folder, two_weights):
 KEYS = {"rotation": {"classes"}, "relative_patch": {"classes"}, "jigsaw": {"classes"},
         "inpainting": {"psnr_mean_color", "psnr_classical", "l1_hidden"},
         **dict.fromkeys(("colorization", "split_brain"), {"auc_rebalanced", "ab_rmse", "auc_gray", "auc_gray_rebalanced"}),
+        "video_color": {"j", "f", "j_and_f_identity", "ab_rmse"},
         "mae": {"mse_mean_color", "mse_smooth", "ratio_to_smooth"},
         **dict.fromkeys(("simclr", "moco", "cpc", "dino"),
                         {"candidates", "alignment", "uniformity", "feature_spread"})}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", all_tasks())
-def test_metrics_of_the_contract(name, call, folder, no_weights):
-    metrics = call("evaluate", name, "--data", folder, "--limit", 2, "--weights", "untrained")["metrics"]
+def test_metrics_of_the_contract(name, call, data_for, no_weights):
+    metrics = call("evaluate", name, "--data", data_for(name), "--limit", 2, "--weights", "untrained")["metrics"]
     assert KEYS.get(name, set()) <= metrics.keys() and len(metrics) > 1
 
 
@@ -250,7 +270,8 @@ def test_evaluate_refuses(refused, arguments, word, folder, tmp_path, two_weight
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_train(name, call, folder, tmp_path, file, no_weights):
+def test_train(name, call, data_for, tmp_path, file_for, no_weights):
+    folder, file, photos = data_for(name), file_for(name), 6 if all_tasks()[name].card.input == "video" else 32
     out = tmp_path / "new" / f"{name}-tiny.safetensors"
     report = call("train", name, "--data", folder, "--steps", 3, "--out", out, "--config", "batch=4", *SMALL[name])
     assert report.keys() == {
@@ -269,7 +290,7 @@ def test_train(name, call, folder, tmp_path, file, no_weights):
     card = read_card(out)
     assert card["sha256"] == sha256(out) and card["bytes"] == out.stat().st_size
     assert f"size={card['config']['size']}" in SMALL[name]
-    assert (card["steps"], card["images_seen"], card["seed"], card["photos"], card["data"]) == (3, 12, 0, 32, [folder.name])
+    assert (card["steps"], card["images_seen"], card["seed"], card["photos"], card["data"]) == (3, 12, 0, photos, [folder.name])
     assert (
         card["command"].startswith(f"python -m ssl_demo train {name} --data") and card["machine"] and card["recipe"]["batch"] == 4
     )

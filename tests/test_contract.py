@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ssl_demo import inference
+from ssl_demo.clips import ClipBatches, Clips, load_to_score
 from ssl_demo.data import centre
 from ssl_demo.pretext import FAMILIES, STAGES, Card, Control, all_tasks, create, parse_controls
 from ssl_demo.training import evaluate
@@ -55,7 +57,15 @@ def name(task):
 
 @pytest.fixture(scope="module")
 def images(task, photos):
+    if task.card.input == "video":
+        return ClipBatches(Clips.moving(photos), 8, task.size)(0)
     return next(centre(photos, task.size, 8))
+
+
+@pytest.fixture(scope="module")
+def scored(task, photos, clip_folder):
+    """Six photos, or clips with masks, to measure on."""
+    return load_to_score([clip_folder], limit=6) if task.card.input == "video" else photos.take(range(6))
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +78,9 @@ def model(task):
 def step(task, model, images):
     """One training step's example, prediction and loss, with the gradients left in the model."""
     example = task.training_example(images, generator())
+    if task.card.input == "video":  # something in the middle that is to be followed
+        example["masks"] = torch.zeros(*images.shape[:2], *images.shape[3:], dtype=torch.long)
+        example["masks"][:, :, 40:90, 40:90] = 1
     model.train()
     model.zero_grad()
     prediction = task.predict(model, example)
@@ -338,11 +351,10 @@ def test_metrics_are_per_example(task, step):
     assert all(isinstance(value, str) and value or math.isfinite(value) for value in totals.values())
 
 
-def test_evaluation_is_repeatable_and_independent_of_its_batches(task, model, photos):
-    few = photos.take(range(6))
-    one = evaluate(task, model.eval(), few, seed=1, batch=6)
-    assert one == evaluate(task, model, few, seed=1, batch=6)
-    assert one.keys() == evaluate(task, model, few, seed=1, batch=4).keys() and task.card.metric in one
+def test_evaluation_is_repeatable_and_independent_of_its_batches(task, model, scored):
+    one = evaluate(task, model.eval(), scored, seed=1, batch=6)
+    assert one == evaluate(task, model, scored, seed=1, batch=6)
+    assert one.keys() == evaluate(task, model, scored, seed=1, batch=4).keys() and task.card.metric in one
 
 
 @pytest.fixture(scope="module")
@@ -359,6 +371,8 @@ def test_panels(result):
         assert panel.name.isidentifier() and panel.title and panel.caption.endswith("."), panel.name
         if panel.image is not None:
             assert panel.image.dtype == np.uint8 and panel.image.ndim == 3 and panel.image.shape[2] == 3 and panel.image.size
+        elif panel.video is not None:
+            assert panel.video.dtype == np.uint8 and len(panel.video) > 1 and panel.video.std() > 1 and panel.fps > 0
         else:
             assert all(0 <= bar.value <= 1 and math.isfinite(bar.value) and bar.label for bar in panel.bars)
             assert sum(bar.true for bar in panel.bars) >= 1
@@ -377,7 +391,9 @@ def test_numbers_are_plain(result):
 
 
 def pixels(result):
-    return [(p.name, p.title, p.caption, p.stage, p.bars, None if p.image is None else p.image.tobytes()) for p in result.panels]
+    """All that a result shows, in a form that can be compared."""
+    drawn = [next((held.tobytes() for held in (p.image, p.video) if held is not None), p.bars) for p in result.panels]
+    return [(p.name, p.title, p.caption, p.stage, shown) for p, shown in zip(result.panels, drawn)]
 
 
 def test_same_photo_seed_and_controls_give_the_same_pixels(name, photo, result):
@@ -399,10 +415,16 @@ def test_another_seed_is_another_chance(name, photo):
     assert any(len(outcomes(setting)) > 1 for setting in settings)
 
 
-def test_a_file_is_the_same_as_its_picture(name, photo, result, tmp_path):
-    photo.save(tmp_path / "photo.png")
-    runner = inference.load(name, "untrained")
-    assert pixels(runner.run(tmp_path / "photo.png")) == pixels(runner.run(str(tmp_path / "photo.png"))) == pixels(result)
+def test_a_file_is_the_same_as_its_picture(task, name, photo, clip, result, tmp_path):
+    runner, file = inference.load(name, "untrained"), tmp_path / "photo.png"
+    if task.card.input == "video":  # the photo under a moving camera, frame by frame
+        file = tmp_path
+        for number, frame in enumerate(clip.frames):
+            Image.fromarray(frame).save(tmp_path / f"{number:05d}.png")
+        assert pixels(runner.run(clip)) == pixels(result)
+    else:
+        photo.save(file)
+    assert pixels(runner.run(file)) == pixels(runner.run(str(file))) == pixels(result)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (301, 200)])
@@ -437,8 +459,9 @@ def test_a_click_sets_controls_that_run(name, photo, task, result):
 
 def test_features(task, model, images):
     with torch.no_grad():
-        vectors, grid = task.features(model.eval(), images[:3])
-        alone, _ = task.features(model, images[:1])
+        single = images[:, 0] if task.card.input == "video" else images  # what is kept sees one picture at a time
+        vectors, grid = task.features(model.eval(), single[:3])
+        alone, _ = task.features(model, single[:1])
     assert vectors.ndim == 2 and len(vectors) == 3 and vectors.isfinite().all()
     assert vectors.shape[1] >= 32 and vectors.std(dim=0).max() > 0, "all photos have the same features"
     assert torch.allclose(alone, vectors[:1], atol=1e-4)
