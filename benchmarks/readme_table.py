@@ -20,7 +20,7 @@ MARKED = re.compile(r"(<!-- tasks:.*?-->\n).*?(<!-- /tasks -->)", re.DOTALL)
 
 def table() -> str:
     """A line for each task: its paper, what trained it, and its measured score beside chance and an untrained network."""
-    head = ("task", "paper", "weights", "trained", "score on held-out photos", "guesses without learning", "untrained")
+    head = ("task", "paper", "weights", "trained", "score on what was held out", "guesses without learning", "untrained")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, task in all_tasks().items():
         card = task.card
@@ -28,8 +28,9 @@ def table() -> str:
         for weights, about in bundled(name).items():
             heldout = about["heldout"]
             size = f"{weights}: {about['params'] / 1e6:.1f} M parameters, {about['bytes'] / 1e6:.1f} MB"
-            trained = f"{about['minutes'] / 60:.1f} core-hours, {about['images_seen']:,} photos seen"
-            score = f"**{card.show(heldout['score'])}** {card.metric} ({heldout['images']:,} photos)"
+            what = "clips" if card.input == "video" else "photos"
+            trained = f"{about['minutes'] / 60:.1f} core-hours, {about['images_seen']:,} {what} seen"
+            score = f"**{card.show(heldout['score'])}** {card.metric} ({heldout['images']:,} {what})"
             guesses = [f"{label}: {card.show(heldout['metrics'][metric])}" for metric, label in card.baselines]
             chance = ", ".join(guesses) or card.show(heldout["chance"])
             untrained = card.show(heldout["untrained"])

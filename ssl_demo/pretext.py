@@ -129,8 +129,8 @@ class Control:
             points = stroke[1:]
             whole = len(stroke) >= 3 and len(stroke) % 2 == 1 and 0 < stroke[0] <= 50
             if not (whole and all(-50 <= share <= 150 for share in points)):  # a hand may slip over the picture's edge
-                raise ValueError(f"“{self.name}” must be strokes such as “5 20 30 25 30”: a radius, then points, all in per cent; "
-                                 f"not {text[:60]!r}.")
+                raise ValueError(f"“{self.name}” must be strokes such as “5 20 30 25 30”: a radius, then points, all in per "
+                                 f"cent; not {text[:60]!r}.")
         if sum(map(len, strokes)) > 20_000:
             raise ValueError(f"“{self.name}” has too many points; clear it and paint with fewer strokes.")
         return "; ".join(" ".join(f"{number:g}" for number in stroke) for stroke in strokes)

@@ -209,18 +209,18 @@ class Inpainting(PretextTask):
 
     def render(self, example: Example, prediction: Prediction) -> list[Panel]:
         photo, hidden = example["targets"][0], example["hidden"][0]
-        raw = prediction["picture"][0].float().clamp(0, 1)
+        raw, original = prediction["picture"][0].float().clamp(0, 1), drawing.picture(photo)
         error = (raw - photo).square().mean(dim=0).sqrt() * hidden
         mask, share = hidden.cpu().numpy(), hidden.float().mean().item()
         said = {name: f"{values[0]:.1f} dB." for name, values in self.metrics(example, prediction).items()}
         if not share:
             said = dict.fromkeys(said, "nothing to judge.")
-        original = drawing.picture(photo)
         return [
             Panel("photo", "Your photo", f"{len(mask)} × {len(mask)} pixels.", "photo", original),
             Panel("sees", "With a hole", f"{share:.0%} hidden." if share else "Nothing is hidden yet.", "sees",
                   drawing.cover(original, mask), brush="Paint over what to hide."),
-            Panel("filled", "Painted into it", f"Over the hole: {said['psnr_hidden']}", "answers", drawing.picture(torch.where(hidden, raw, photo))),
+            Panel("filled", "Painted into it", f"Over the hole: {said['psnr_hidden']}", "answers",
+                  drawing.picture(torch.where(hidden, raw, photo))),
             Panel("raw", "All it paints", "Raw output, visible places too.", "answers", drawing.picture(raw)),
             Panel("error", "Where it is wrong", "Darker: further from the truth.", "judged",
                   drawing.heat((error / 0.4).clamp(0, 1).cpu().numpy())),

@@ -43,13 +43,13 @@ def build(run=run) -> gr.Blocks:
         with gr.Row(elem_id="page"):
             with gr.Column(scale=0, min_width=272, elem_id="side"):
                 with gr.Column(elem_id="clip-side"):
-                    clip = ClipInput(label="Your clip", sources=["upload", "webcam"], height=250, elem_id="clip", buttons=[])
+                    clip = ClipInput(label="Your clip", sources=["upload", "webcam"], height=210, elem_id="clip", buttons=[])
                     gr.HTML(f"<p class='note'>{LIMITS} Without a clip, a camera moves over your photo.</p>")
                 upload = PhotoInput(first, label="Your photo", sources=["upload", "webcam", "clipboard"], height=250,
                                     elem_id="photo", buttons=[], alt_text="The photo all tabs work on")
                 examples = gr.HTML(thumbnails(), elem_id="examples", js_on_load=PICK)
-                gr.HTML("<p class='note'>What you bring stays in this visit: it is kept in memory, never stored for longer than an "
-                        "hour, and never used for training.</p>")
+                gr.HTML("<p class='note'>What you bring stays in this visit: it is kept in memory, never stored for longer than "
+                        "an hour, and never used for training.</p>")
             with gr.Column(scale=1, min_width=320), gr.Tabs(elem_id="tasks", selected=opening, overflow_behavior="wrap"):
                 tabs, opened = {}, {}
                 for name, task in tasks.items():

@@ -25,6 +25,7 @@ def story(result: Result, card: Card) -> str:
     """The panels of a run in four steps, its figures, and the shortcut to beware of."""
     columns = []
     for number, (stage, heading) in enumerate(STEPS.items(), start=1):
+        heading = "Clip" if stage == "photo" and card.input == "video" else heading
         panels = "".join(panel_html(panel) for panel in result.panels if panel.stage == stage)
         columns.append(f'<section class="step step-{stage}"><h3><span>{number}</span>{heading}</h3>{panels}</section>')
     shortcut = f'<p class="shortcut"><b>What could cheat.</b> {html.escape(card.shortcut)}</p>'
@@ -38,7 +39,8 @@ def panel_html(panel: Panel) -> str:
     title, caption = html.escape(panel.title), html.escape(panel.caption)
     if panel.video is not None:
         height, width = panel.video.shape[1:3]
-        body = (f'<video src="{video_url(panel)}" aria-label="{title}. {caption}" width="{width}" height="{height}" '
+        wide = ' class="wide"' if width > height else ""
+        body = (f'<video src="{video_url(panel)}" aria-label="{title}. {caption}" width="{width}" height="{height}"{wide} '
                 'autoplay muted loop playsinline controls></video>')
     elif panel.image is None:
         body = bars_html(panel.bars)
@@ -92,7 +94,8 @@ def score_html(card: Card, weights: dict) -> str:
                    f'<div class="fill" style="width:{value / top:.1%}"></div></div>'
                    f'<span>{card.show(value)}</span></li>' for name, value in rows)
     better = "higher" if card.higher_is_better else "lower"
-    return (f'<div class="score"><p>{html.escape(card.metric_label)} <small>({measured["images"]:,} held-out photos, {better} '
+    what = "clips" if card.input == "video" else "photos"
+    return (f'<div class="score"><p>{html.escape(card.metric_label)} <small>({measured["images"]:,} held-out {what}, {better} '
             f"is better)</small></p><ul>{bars}</ul></div>")
 
 
