@@ -15,6 +15,7 @@ from PIL import Image
 from ssl_demo.checkpoints import bundled
 from ssl_demo.images import load_photo, square
 from ssl_demo.pretext import all_tasks
+from ssl_demo.video import camera_move, encode_mp4, load_clip
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TASKS = list(all_tasks())
@@ -45,6 +46,8 @@ def files(tmp_path_factory):
     exif[0x0112] = 6
     photo.rotate(90, expand=True).save(folder / "sideways.jpg", exif=exif, quality=95)
     photo.save(folder / "phone.heic", quality=90)
+    clip = camera_move(photo, frames=6, size=96)
+    (folder / "clip.mp4").write_bytes(encode_mp4(clip.frames, clip.fps))
     (folder / "notes <b>.jpg").write_text("not a photo")
     (folder / "drawing.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
     (folder / "cut.jpg").write_bytes((folder / "sideways.jpg").read_bytes()[:3000])
@@ -63,7 +66,13 @@ def call(client, name, file, **controls):
     from gradio_client import handle_file
 
     panels, numbers = client.predict(file=handle_file(str(file)), api_name=f"/{name}", **controls)
-    return {panel["caption"]: np.asarray(Image.open(panel["image"])) for panel in panels}, numbers
+    return {panel["caption"]: np.asarray(Image.open(panel["image"])) if "image" in panel else load_clip(panel["video"]).frames
+            for panel in panels}, numbers
+
+
+def file_for(files, name):
+    """A good file of the kind that the task takes."""
+    return files / ("clip.mp4" if all_tasks()[name].card.input == "video" else "plain.png")
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -74,12 +83,18 @@ def test_endpoint_takes_file_seed_and_controls_by_name(client, name):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_endpoint_gives_the_same_pixels_again_and_others_for_another_seed(client, files, name):
-    first, numbers = call(client, name, files / "plain.png", seed=5)
-    again, _ = call(client, name, files / "plain.png", seed=5)
-    others = [call(client, name, files / "plain.png", seed=seed)[0] for seed in (6, 7, 8)]
+    file, controls = file_for(files, name), all_tasks()[name].controls
+    # One choice may leave nothing to chance where another does.
+    settings = [{}, *({c.name: choice} for c in controls if c.kind == "choice" for choice in c.choices)]
+    first, numbers = call(client, name, file, seed=5)
+    again, _ = call(client, name, file, seed=5)
     assert numbers and first.keys() == again.keys() and all(np.array_equal(first[title], again[title]) for title in first)
-    assert any(other.keys() != first.keys() or any(not np.array_equal(first[title], other[title]) for title in first)
-               for other in others)
+
+    def differs(setting):
+        (one, _), (other, _) = (call(client, name, file, seed=seed, **setting) for seed in (5, 6))
+        return one.keys() != other.keys() or any(not np.array_equal(one[title], other[title]) for title in one)
+
+    assert any(map(differs, settings))
 
 
 def test_endpoint_reads_heic_like_png(client, files):
@@ -176,6 +191,12 @@ def open_tab(page, task):
     page.wait_for_selector(f"#{task}-story .story img")
 
 
+def example_of(kind):
+    """A task that takes pictures or clips, and strokes of a brush."""
+    return next(name for name, task in all_tasks().items() if task.card.input == kind
+                and any(control.kind == "brush" for control in task.controls))
+
+
 def expected_square(file):
     return np.asarray(square(load_photo(file), 96))
 
@@ -193,7 +214,8 @@ def test_every_tab_tells_its_four_steps_idea_paper_and_score(page, task):
     open_tab(page, task)
     card = all_tasks()[task].card
     headings = page.locator(f"#{task}-story h3").all_inner_texts()
-    assert [h.split("\n")[-1] for h in headings] == ["Photo", "What the network sees", "What it answers", "How it is judged"]
+    first = "Clip" if card.input == "video" else "Photo"
+    assert [h.split("\n")[-1] for h in headings] == [first, "What the network sees", "What it answers", "How it is judged"]
     about = page.inner_text(f"#{task}-about")
     assert card.idea in about and card.paper in about and str(card.year) in about
     weights = next(iter(bundled(task).values()), None)
@@ -319,8 +341,7 @@ def stroke(page, panel, start, end):
 
 
 def test_what_is_painted_is_hidden_until_it_is_cleared(page):
-    task = next(name for name, task in all_tasks().items() if task.card.input == "image"
-                and any(control.kind == "brush" for control in task.controls))
+    task = example_of("image")
     open_tab(page, task)
     panel = page.locator(f"#{task}-story [data-panel]", has=page.locator("img[data-brush]")).get_attribute("data-panel")
     place = f"#{task}-story [data-panel={panel}]"
@@ -343,6 +364,50 @@ def test_what_is_painted_is_hidden_until_it_is_cleared(page):
     wait_for_change(page, task, panel, before)
     assert not covered().any()
     assert page.errors == []
+
+
+def frames_shown(page, task):
+    return page.inner_text(f"#{task}-story [data-panel=grey] figcaption")
+
+
+def test_a_clip_has_its_box_plays_and_what_is_painted_is_followed(page, files):
+    assert not page.locator("#clip").is_visible()  # beside tabs on photos
+    task = example_of("video")
+    open_tab(page, task)
+    assert page.locator("#clip").is_visible() and "24 " in frames_shown(page, task)  # a camera moves over the photo
+    page.set_input_files("#clip input[type=file]", str(files / "clip.mp4"))
+    page.wait_for_function(f"document.querySelector('#{task}-story [data-panel=grey] figcaption').innerText.startsWith('6 ')")
+    page.wait_for_function(f"[...document.querySelectorAll('#{task}-story video')].every(v => v.readyState >= 2 && !v.error)")
+    videos, place = page.locator(f"#{task}-story video").count(), f"#{task}-story [data-panel=first]"
+    page.locator(place).scroll_into_view_if_needed()
+    stroke(page, place, (0.4, 0.4), (0.6, 0.5))
+    page.wait_for_function(f"document.querySelectorAll('#{task}-story video').length == {videos + 1}")
+    open_tab(page, "rotation")
+    assert not page.locator("#clip").is_visible()
+    assert page.errors == [] and page.outside == []
+
+
+def test_a_bad_clip_is_named_and_the_one_before_stays(page, files):
+    task = example_of("video")
+    open_tab(page, task)
+    before = frames_shown(page, task)
+    page.set_input_files("#clip input[type=file]", str(files / "cut.jpg"))
+    toast = page.wait_for_selector(".toast-body")
+    assert "cut.jpg" in toast.inner_text() and "/tmp" not in toast.inner_text()
+    page.wait_for_timeout(1000)
+    assert frames_shown(page, task) == before
+
+
+def test_long_work_shows_where_it_is_and_can_be_cancelled(page):
+    task = example_of("video")
+    open_tab(page, task)
+    before = frames_shown(page, task)
+    set_slider(page, f"#{task}-frames", 96)
+    page.wait_for_selector(f"#{task}-progress .progress")
+    page.click(f"#{task}-cancel")
+    page.wait_for_selector(f"#{task}-progress .progress", state="detached")
+    page.wait_for_timeout(1500)
+    assert frames_shown(page, task) == before
 
 
 def test_draw_again_changes_the_seed_and_the_picture(page):
