@@ -14,8 +14,8 @@ def carry(features: Tensor, labels: Tensor, known: Tensor, radius: int, temperat
 
     Each frame but the first gets its labels from the first and the `recent` ones before it: the labels given where a frame is
     known (B, T), else those it was given here. The map is cut into blocks of radius x radius places, which point at their own
-    block and the eight around it. Of a place's pointers only the `best` strongest count, or all (0): copied over and over, labels
-    would blur away by the many weak ones.
+    block and the eight around it. All of a place's pointers count (best = 0); or about the `best` strongest, by as much as they
+    are stronger than the next: copied over and over, labels would blur away by the many weak ones.
     """
     (B, T, _, h, w), given = features.shape, F.pad(labels, (0, 0, 0, 0, 0, 1), value=1.0).unbind(1)  # a label of ones counts
     cut = blocks(features.flatten(0, 1), radius)
@@ -25,12 +25,13 @@ def carry(features: Tensor, labels: Tensor, known: Tensor, radius: int, temperat
     for t in range(1, T):
         frames, total = sorted({0, *range(max(0, t - recent), t)}), 0
         similar = [queries[t] @ keys[f] for f in frames]  # R x (B, n, n', r r, 9 r r)
-        least = torch.cat(similar, dim=4).topk(best, dim=4).values[..., -1:] if best else None
+        next_best = torch.cat(similar, dim=4).topk(best + 1, dim=4).values[..., -1:].exp() if best else None
         for f, similarity in zip(frames, similar):
             weights = similarity.exp()  # at most e^(1 / temperature), so nothing overflows
-            weights = torch.where(similarity >= least, weights, 0) if best else weights
+            if best:  # and a little of all, for places that look like many others
+                weights = (weights - next_best).clamp(min=0) + 1e-3 * weights
             total = total + weights @ values[f]  # places outside the map have no label to give, nor do they count
-        copied.append(together(total / total[..., -1:].clamp(min=1e-12), h, w))
+        copied.append(together(total / total[..., -1:], h, w))
         values[t] = around(blocks(torch.where(known[:, t, None, None, None], given[t], copied[t]), radius))
     return torch.stack(copied, dim=1)[:, :, :-1]
 

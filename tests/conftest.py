@@ -77,7 +77,7 @@ def clip(photo):
 
 @pytest.fixture(scope="session")
 def clip_folder(photos, tmp_path_factory):
-    """Seven sequences of six frames and masks, NAME/frames/00000.png and NAME/masks/00000.png: a square slides over a photo."""
+    """Seven sequences of six frames `NAME/frames/00000.png` and as many masks: a square slides over a photo."""
     path = tmp_path_factory.mktemp("clips")
     for number, pixels in enumerate(photos.array[:7]):
         for kind in ("frames", "masks"):

@@ -154,8 +154,8 @@ def test_run(name, call, file_for, tmp_path, two_weights):
 
 @pytest.mark.parametrize("name", all_tasks())
 def test_same_seed_same_files(name, call, file_for, tmp_path, no_weights):
-    reports = [call("run", name, file_for(name), "--seed", 5, "--weights", "untrained", "--out", tmp_path / folder)
-               for folder in "ab"]
+    arguments = ["run", name, file_for(name), "--seed", 5, "--weights", "untrained"]
+    reports = [call(*arguments, "--out", tmp_path / folder) for folder in "ab"]
     assert reports[0]["weights"] == "untrained"
     files = [[Path(panel["file"]) for panel in report["panels"]] for report in reports]
     assert [path.name for path in files[0]] == [path.name for path in files[1]] and len(files[0]) > 2

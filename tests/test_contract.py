@@ -280,7 +280,9 @@ def test_prediction_does_not_depend_on_the_batch(task, model, images):
     with torch.no_grad():
         whole = task.predict(model.eval(), example)
         first = task.predict(model, {key: value[:1] for key, value in example.items()})
-    assert all(torch.allclose(first[key], whole[key][:1], atol=1e-4) for key in first if first[key].ndim)
+    for key in (key for key in first if first[key].ndim):
+        scale = max(1, whole[key].abs().max().item())  # colours are up to a hundred
+        assert torch.allclose(first[key], whole[key][:1], atol=5e-4 * scale), key
 
 
 def test_prediction_is_finite_and_changes_no_example(task, model, images):

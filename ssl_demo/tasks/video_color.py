@@ -97,9 +97,9 @@ class VideoColor(PretextTask):
         return PointerNet(self.config["width"], self.config["depths"], self.config["features"], self.config["clusters"])
 
     def prepare(self, model: nn.Module, photos) -> None:
-        colors = grid_colors(rgb_to_lab(photos.sample(512)))  # (N, 2, h, w)
-        colors = colors.movedim(1, -1).flatten(0, 2)
-        model.centres.copy_(k_means(colors[:: max(1, len(colors) // 65536)], self.config["clusters"]))
+        colors = grid_colors(rgb_to_lab(photos.sample(512))).movedim(1, -1).flatten(0, 2)  # (places, 2)
+        centres = k_means(colors[:: max(1, len(colors) // 65536)], self.config["clusters"])
+        model.centres.copy_(centres.half())  # as exact as weights are kept: a colour stays in its cluster
 
     def example(self, images: Tensor, rng: torch.Generator, frames: float = 24, recent: float = 2, frame: float = 12,
                 pixel: str = "", strokes: str = "") -> Example:
@@ -191,7 +191,7 @@ class VideoColor(PretextTask):
             Panel("colored", "Grey, coloured, true", "Colours copied from frame to frame.", "answers",
                   video=drawing.film(torch.cat([grey, colored, images], dim=3)), fps=fps),
             Panel("pointer", "Where frame 1 has it", "Lit: where the marked place points.", "answers",
-                  drawing.glow(first, pointer / max(pointer.max(), 1e-9))),
+                  drawing.glow(first, (pointer / max(pointer.max(), 1e-9)) ** 0.5)),
         ]
         if "masks" in example:
             is_object = (prediction["followed"][0] > 0)[:, None]  # (T, 1, H, W)
