@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .progress import steps
+
 
 def carry(features: Tensor, labels: Tensor, known: Tensor, radius: int, temperature: float, recent: int = 2,
           best: int = 0) -> Tensor:
@@ -22,7 +24,7 @@ def carry(features: Tensor, labels: Tensor, known: Tensor, radius: int, temperat
     queries = (cut / temperature).unflatten(0, (B, T)).unbind(1)  # T x (B, n, n', r r, D)
     keys = around(cut).transpose(3, 4).unflatten(0, (B, T)).unbind(1)  # T x (B, n, n', D, 9 r r)
     copied, values = [given[0]], {0: around(blocks(given[0], radius))}  # (B, n, n', 9 r r, C + 1)
-    for t in range(1, T):
+    for t in steps(range(1, T), "frames coloured"):
         frames, total = sorted({0, *range(max(0, t - recent), t)}), 0
         similar = [queries[t] @ keys[f] for f in frames]  # R x (B, n, n', r r, 9 r r)
         next_best = torch.cat(similar, dim=4).topk(best + 1, dim=4).values[..., -1:].exp() if best else None

@@ -16,7 +16,6 @@ and photos set in motion, instead of Kinetics' 300 thousand clips.
 """
 
 import math
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -184,32 +183,31 @@ class VideoColor(PretextTask):
         pointer = drawing.resize_map(prediction["pointer"][0], size).clamp(min=0).cpu().numpy()
         x, y = (int(share * size) for share in example["place"][0].tolist())
         asked = drawing.boxes(drawing.picture(grey[frame]), [(max(0, y - 4), max(0, x - 4), 9, drawing.RIGHT)])
-        panels = [
-            Panel("first", "Frame 1", "Its colours are given.", "photo", first, brush="Paint something to follow."),
-            Panel("grey", "What it sees", f"{len(images)} grey frames.", "sees", video=drawing.film(grey), fps=fps),
-            Panel("asked", f"Frame {frame + 1}", "Marked: the place that asks.", "sees", asked, click="Click another place."),
-            Panel("colored", "Grey, coloured, true", "Colours copied from frame to frame.", "answers",
-                  video=drawing.film(torch.cat([grey, colored, images], dim=3)), fps=fps),
-            Panel("pointer", "Where frame 1 has it", "Lit: where the marked place points.", "answers",
-                  drawing.glow(first, (pointer / max(pointer.max(), 1e-9)) ** 0.5)),
-        ]
-        if "masks" in example:
-            is_object = (prediction["followed"][0] > 0)[:, None]  # (T, 1, H, W)
-            tint = torch.tensor([0.21, 0.75, 0.48], device=images.device)[:, None, None]  # drawing.RIGHT
-            followed = torch.where(is_object, 0.35 * grey + 0.65 * tint, images)
-            panels.append(Panel("followed", "What you painted", "Followed from frame to frame.", "answers",
-                                video=drawing.film(followed), fps=fps))
-            panels[0] = replace(panels[0], image=drawing.picture(followed[0]))
+        def clip(name: str, title: str, caption: str, stage: str, *frames: Tensor) -> Panel:
+            return Panel(name, title, caption, stage, video=drawing.film(torch.cat(frames, dim=3)), fps=fps)
 
         def error(answer: Tensor):
             off = drawing.resize_map((answer - colors[frame]).norm(dim=0), size)
             return drawing.heat((off / 40).clamp(0, 1).cpu().numpy())
 
+        followed = []
+        if "masks" in example:
+            is_object = (prediction["followed"][0] > 0)[:, None]  # (T, 1, H, W)
+            tint = torch.tensor([0.21, 0.75, 0.48], device=images.device)[:, None, None]  # drawing.RIGHT
+            tinted = torch.where(is_object, 0.35 * grey + 0.65 * tint, images)
+            first = drawing.picture(tinted[0])
+            followed = [clip("followed", "What you painted", "Followed from frame to frame.", "answers", tinted)]
         return [
-            *panels,
-            Panel("error", "Its colour error", f"In frame {frame + 1}; darker: more.", "judged",
-                  error(prediction["colors"][0, frame])),
-            Panel("identity", "If nothing moved", "Frame 1's colours kept in place.", "judged", error(colors[0])),
+            Panel("first", "Frame 1", "Its colours are given.", "photo", first, brush="Paint something to follow."),
+            clip("grey", "What it sees", f"{len(images)} grey frames.", "sees", grey),
+            Panel("asked", f"Frame {frame + 1}", "Marked: the place that asks.", "sees", asked, click="Click another place."),
+            *followed,
+            clip("colored", "Coloured", "Colours copied from frame to frame.", "answers", colored),
+            Panel("pointer", "Where frame 1 has it", "Lit: where the marked place points.", "answers",
+                  drawing.glow(drawing.picture(images[0]), (pointer / max(pointer.max(), 1e-9)) ** 0.5)),
+            clip("together", "Grey, coloured, true", "Side by side.", "judged", grey, colored, images),
+            Panel("error", "Colour error", f"Frame {frame + 1}; dark: more.", "judged", error(prediction["colors"][0, frame])),
+            Panel("identity", "Standing still", "Frame 1's colours.", "judged", error(colors[0])),
         ]
 
     def numbers(self, model: nn.Module, example: Example, prediction: Prediction) -> dict[str, Number]:

@@ -11,6 +11,7 @@ from PIL import Image
 from ..images import limit
 from ..inference import Result
 from ..pretext import Bar, Card, Number, Panel
+from ..progress import steps
 from ..video import encode_mp4
 
 STEPS = {
@@ -23,11 +24,12 @@ STEPS = {
 
 def story(result: Result, card: Card) -> str:
     """The panels of a run in four steps, its figures, and the shortcut to beware of."""
-    columns = []
+    columns, drawn = [], {stage: "" for stage in STEPS}
+    for panel in steps(result.panels, "panels drawn"):  # clips take a while to encode
+        drawn[panel.stage] += panel_html(panel)
     for number, (stage, heading) in enumerate(STEPS.items(), start=1):
         heading = "Clip" if stage == "photo" and card.input == "video" else heading
-        panels = "".join(panel_html(panel) for panel in result.panels if panel.stage == stage)
-        columns.append(f'<section class="step step-{stage}"><h3><span>{number}</span>{heading}</h3>{panels}</section>')
+        columns.append(f'<section class="step step-{stage}"><h3><span>{number}</span>{heading}</h3>{drawn[stage]}</section>')
     shortcut = f'<p class="shortcut"><b>What could cheat.</b> {html.escape(card.shortcut)}</p>'
     notes = f'<div class="notes">{figures_html(result.figures.values())}{shortcut}</div>'
     return f'<div class="story">{"".join(columns)}{notes}</div>'
