@@ -185,7 +185,8 @@ class VideoColor(PretextTask):
         x, y = (int(share * size) for share in example["place"][0].tolist())
         asked = drawing.boxes(drawing.picture(grey[frame]), [(max(0, y - 4), max(0, x - 4), 9, drawing.RIGHT)])
         def clip(name: str, title: str, caption: str, stage: str, *frames: Tensor) -> Panel:
-            return Panel(name, title, caption, stage, video=np.concatenate([drawing.film(part) for part in frames], axis=2), fps=fps)
+            video = np.concatenate([drawing.film(part) for part in frames], axis=2)
+            return Panel(name, title, caption, stage, video=video, fps=fps)
 
         def error(answer: Tensor):
             off = drawing.resize_map((answer - colors[frame]).norm(dim=0), size)
