@@ -81,6 +81,8 @@ def train(
 ) -> Iterator[Snapshot]:
     """Trains for `steps` or `minutes` (exactly one is given); yields a snapshot about each `every` seconds and at the end.
 
+    Snapshots come less often where the metric takes long.
+
     photos: clips where the task is about them.
     checkpoint: where the run is kept, each `save_every` seconds and when the generator is closed; written under a temporary name
     and renamed, so a kill at any moment leaves the last one whole. resume: a checkpoint to go on from (ValueError if it is not
@@ -134,7 +136,7 @@ def train(
     batches = batches or batches_of(task, photos, recipe, seed, rank, world)
     feed = prefetch(batches, step, steps if steps is not None else 2**62)
     total, since, saved_at = 0.0, 0, time.monotonic()
-    spoke = saved_at - every  # the first step is worth a snapshot: it shows the loss of an untrained network
+    pause, spoke = every, saved_at - every  # the first step is worth a snapshot: it shows the loss of an untrained network
     try:
         if progress() == 1:  # resumed after its last step, before anything was made of it: what it came to
             snapshot = Snapshot(step, 1.0, seconds, step * recipe.batch, *saved["last"], {}, average, True)
@@ -162,9 +164,12 @@ def train(
                 raise FloatingPointError(f"the loss is not a number any more at step {step}: try a lower learning rate")
 
             finished = progress() == 1
-            if finished or time.monotonic() - spoke >= every:
+            if finished or time.monotonic() - spoke >= pause:
+                watching = time.monotonic()
                 with torch.no_grad():
                     metric = task.metrics(example, prediction)[task.card.watch or task.card.metric].mean().item()
+                # Some metrics are slow. Watching may take a twentieth of the time, no more.
+                pause = every and max(every, 20 * (time.monotonic() - watching))
                 snapshot = Snapshot(step, progress(), seconds, step * recipe.batch, total / since, metric, numbers,
                                     average, finished)
                 if log is not None and rank == 0:
