@@ -33,6 +33,10 @@ def table() -> str:
             score = f"**{card.show(heldout['score'])}** {card.metric} ({heldout['images']:,} {what})"
             guesses = [f"{label}: {card.show(heldout['metrics'][metric])}" for metric, label in card.baselines]
             chance = ", ".join(guesses) or card.show(heldout["chance"])
+            if card.also:
+                metric, guess, label = card.also
+                score += f"; {label}: **{card.show(heldout['metrics'][metric])}**"
+                chance += f"; {card.show(heldout['metrics'][guess])}"
             untrained = card.show(heldout["untrained"])
             lines.append(f"| {card.title} | {paper} | {size} | {trained} | {score} | {chance} | {untrained} |")
     return "\n".join(lines) + "\n"

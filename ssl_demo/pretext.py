@@ -45,6 +45,8 @@ class Card:
     own_resolution: bool = False  # whether `render` wants the photo's square at its own resolution, as example["photo"]
     baselines: tuple[tuple[str, str], ...] = ()  # metrics that guesses without learning reach, and what people call them
 
+    also: tuple[str, ...] = ()  # a second figure worth showing: its metric, that of a guess without learning, what it is
+
     @property
     def percent(self) -> bool:
         """Whether the score is a share, shown as per cent."""

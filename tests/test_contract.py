@@ -114,6 +114,16 @@ def test_chance_is_a_level_or_a_metric(task, step):
     assert metrics[chance].isfinite().all() if isinstance(chance, str) else not task.card.percent or 0 < chance < 1
 
 
+def test_figures_that_are_shown_are_measured(task, model, images):
+    if task.card.input == "video":
+        pytest.skip("what clips are scored on needs masks: test_video_color.py")
+    example = task.evaluation_example(images, generator())
+    with torch.no_grad():
+        measured = task.aggregate(task.metrics(example, task.predict(model, example)))
+    shown = {task.card.metric, *(metric for metric, _ in task.card.baselines), *task.card.also[:2]}
+    assert shown <= measured.keys()
+
+
 def test_file_reads_as_a_lesson(task):
     path = Path(inspect.getfile(type(task)))
     source = path.read_text()

@@ -59,10 +59,11 @@ class Colorization(PretextTask):
         shortcut="Grey is never far wrong: most colours in photos are pale, and the mean of what something may be is paler. "
         "Colours are therefore classes and rare ones count more; what all grey would score stands beside the score.",
         metric="auc",
-        metric_label="Area under the colour error curve",
+        metric_label="Colours close (AuC)",
         chance="auc_gray",
         own_resolution=True,
         baselines=(("auc_gray", "all grey"),),
+        also=("auc_rebalanced", "auc_gray_rebalanced", "rare colours counted more"),
     )
     controls = (
         Control("temperature", "Temperature", "slider", lab.TEMPERATURE, "1: the mean of all possible; 0: the likeliest.",
@@ -117,15 +118,15 @@ class Colorization(PretextTask):
         return [
             Panel("photo", "Your photo", "Grey: its true colours are not known." if is_grey else "In its own colours.", "photo",
                   drawing.picture(photo)),
-            Panel("grey", "What it sees", f"Lightness, {size} × {size}; the ring: the place asked about.", "sees",
+            Panel("grey", "What it sees", "Ring: asked about.", "sees",
                   lab_drawing.ringed(lab_drawing.in_grey(lightness), point), click=click),
-            Panel("colored", "Its colours", f"On your photo's own lightness, {photo.shape[-1]} × {photo.shape[-1]}.", "answers",
+            Panel("colored", "Its colours", f"At {photo.shape[-1]} × {photo.shape[-1]}.", "answers",
                   lab_drawing.recolored(photo, answer), click=click),
-            Panel("distribution", "Which colour it may have", "Larger: likelier. Ring: the truth; cross: its answer.", "answers",
+            Panel("distribution", "Which colour it may have", "Ring: the truth; cross: its answer.", "answers",
                   lab_drawing.ab_plane(asked["shares"], asked["lightness"], asked["truth"], asked["answer"])),
-            Panel("entropy", "How sure it is", "Darker: more colours seem possible.", "judged",
+            Panel("entropy", "How sure it is", "Darker: more colours.", "judged",
                   drawing.heat((entropy.exp() / 100).clamp(0, 1).cpu().numpy()), click=click),
-            Panel("error", "Where it is wrong", "Darker: further from " + ("grey." if is_grey else "the true colour."), "judged",
+            Panel("error", "Where it is wrong", "Darker: further " + ("from grey." if is_grey else "off."), "judged",
                   drawing.heat((error / 60).clamp(0, 1).cpu().numpy()), click=click),
         ]
 

@@ -66,9 +66,10 @@ class SplitBrainAutoencoder(PretextTask):
         shortcut="An autoencoder may copy its input through and understand nothing. No channel reaches the half that says it, "
         "and the halves share no weight; the paper's control, which sees everything, can be trained by one setting.",
         metric="auc",
-        metric_label="Area under the colour error curve",
+        metric_label="Colours close (AuC)",
         chance="auc_gray",
         baselines=(("auc_gray", "all grey"),),
+        also=("auc_rebalanced", "auc_gray_rebalanced", "rare colours counted more"),
     )
     controls = (
         Control("temperature", "Temperature", "slider", lab.TEMPERATURE, "1: the mean of all possible; 0: the likeliest.",
@@ -121,10 +122,10 @@ class SplitBrainAutoencoder(PretextTask):
         lightness, ab, point = example["targets"][0, :1], example["targets"][0, 1:], example["pixel"][0]
         colors, light = (answer[0] for answer in self._answers(example, prediction))
         size, even, asked = lightness.shape[-1], torch.full_like(lightness, EVEN), self._asked(example, prediction)
-        light, click = lab.resize(light[None], size)[0], "Click: ask about a place."
+        light, click = lab.resize(light[None], size)[0], "Click a place."
         blind = "It also sees the other." if self.config["autoencoder"] else "Of the other it sees nothing."
         return [
-            Panel("photo", "Your photo", f"{size} × {size} pixels; the ring: the place asked about.", "photo",
+            Panel("photo", "Your photo", "Ring: asked about.", "photo",
                   lab_drawing.ringed(lab_drawing.in_color(lightness, ab), point), click=click),
             Panel("lightness", "One half sees L", blind, "sees", lab_drawing.in_grey(lightness), click=click),
             Panel("colors", "The other sees a and b", "All drawn equally light.", "sees",
@@ -133,9 +134,9 @@ class SplitBrainAutoencoder(PretextTask):
                   lab_drawing.ringed(lab_drawing.in_color(even, colors), point), click=click),
             Panel("guessed_lightness", "Lightness, from a and b", f"{colors.shape[-1]} × {colors.shape[-1]} places.", "answers",
                   lab_drawing.ringed(lab_drawing.in_grey(light), point), click=click),
-            Panel("recombined", "Both guesses together", "Nothing of the photo itself is in it.", "judged",
+            Panel("recombined", "Both guesses together", "Nothing else is in it.", "judged",
                   lab_drawing.in_color(light, colors), click=click),
-            Panel("distribution", "Which colour it may have", "Larger: likelier. Ring: the truth; cross: its answer.", "judged",
+            Panel("distribution", "Which colour it may have", "Ring: the truth; cross: its answer.", "judged",
                   lab_drawing.ab_plane(asked["shares"], asked["lightness"], asked["truth"], asked["answer"])),
         ]
 

@@ -96,9 +96,14 @@ def score_html(card: Card, weights: dict) -> str:
                    f'<div class="fill" style="width:{value / top:.1%}"></div></div>'
                    f'<span>{card.show(value)}</span></li>' for name, value in rows)
     better = "higher" if card.higher_is_better else "lower"
+    also = ""
+    if card.also:
+        metric, guess, label = card.also
+        ours, guessed = (card.show(measured["metrics"][name]) for name in (metric, guess))
+        also = f"<p>{html.escape(label)}: <b>{ours}</b>, {html.escape(card.baselines[0][1])}: {guessed}</p>"
     what = "clips" if card.input == "video" else "photos"
     return (f'<div class="score"><p>{html.escape(card.metric_label)} <small>({measured["images"]:,} held-out {what}, {better} '
-            f"is better)</small></p><ul>{bars}</ul></div>")
+            f"is better)</small></p><ul>{bars}</ul>{also}</div>")
 
 
 def data_url(image: np.ndarray, longest: int = 640) -> str:
