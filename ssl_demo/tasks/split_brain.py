@@ -123,7 +123,7 @@ class SplitBrainAutoencoder(PretextTask):
         colors, light = (answer[0] for answer in self._answers(example, prediction))
         size, even, asked = lightness.shape[-1], torch.full_like(lightness, EVEN), self._asked(example, prediction)
         light, click = lab.resize(light[None], size)[0], "Click a place."
-        blind = "It also sees the other." if self.config["autoencoder"] else "Of the other it sees nothing."
+        blind = "It sees colour too." if self.config["autoencoder"] else "Blind to colour."
         return [
             Panel("photo", "Your photo", "Ring: asked about.", "photo",
                   lab_drawing.ringed(lab_drawing.in_color(lightness, ab), point), click=click),
