@@ -6,7 +6,7 @@ import torch
 
 from ssl_demo import inference
 from ssl_demo.pretext import create
-from ssl_demo.tasks.relative_patch import NAMES, STEPS, cut, guard
+from ssl_demo.tasks.relative_patch import NAMES, PAIRS, STEPS, cut, guard
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_patches_are_cut_where_it_says(task, images):
             assert torch.equal(example["inputs"][number, which], images[number, :, row : row + patch, column : column + patch])
 
 
-@pytest.mark.parametrize("gap, least", [(50, 14), (25, 7), (0, 0)])
+@pytest.mark.parametrize("gap, least", [(50, 16), (25, 8), (0, 0)])
 def test_a_gap_lies_between_the_centre_and_every_neighbour(task, images, gap, least):
     jitter, patch = task.config["jitter"], task.config["patch"]
     found = set()
@@ -85,11 +85,12 @@ def test_dropping_keeps_one_channel_of_each_patch(images):
 
 def test_a_click_moves_the_centre_there(task, photo):
     runner = inference.load("relative_patch", "untrained")
-    patch, size = task.config["patch"], task.size
-    room = [(0.5, 0.5), (0.45, 0.55), (0.55, 0.48)]
-    for x, y in room:
+    patch = task.config["patch"]
+    for x, y in [(0.5, 0.5), (0.4, 0.6), (0.6, 0.45)]:
         controls = runner.click(photo, 0, {}, "photo", x, y)
-        row, column = runner.example(photo, 0, {**dict.fromkeys(()), **controls})["places"][0, 0].tolist()
+        example = runner.example(photo, 0, controls)
+        (row, column), size = example["places"][0, 0].tolist(), example["images"].shape[-1]
+        assert size > task.size, "the photo is a little larger, so that the grid has room to move"
         assert abs((row + patch / 2) / size - y) * size <= task.config["jitter"] + 1
         assert abs((column + patch / 2) / size - x) * size <= task.config["jitter"] + 1
     corner = runner.example(photo, 0, runner.click(photo, 0, {}, "photo", 0.0, 1.0))["places"][0]
@@ -102,5 +103,13 @@ def test_all_eight_pairs_are_the_same_as_eight_pairs_alone(task, images):
     with torch.no_grad():
         together = task.predict(model, example)["logits"]
         for k in range(8):
-            two = model.describe(model.encoder(example["inputs"][:, [0, k + 1]].flatten(0, 1))).reshape(2, -1)
-            assert torch.allclose(model.compare(two), together[:, k], atol=1e-5)
+            two = model.describe(model.encoder(example["inputs"][:, [0, k + 1]].flatten(0, 1))).unflatten(0, (2, 2))
+            alone = model.compare(model.first(two[:, 0]) + model.second(two[:, 1]))
+            assert torch.allclose(alone, together[:, k], atol=1e-5)
+
+
+def test_every_pair_of_neighbours_is_asked_once_and_the_centres_first():
+    assert PAIRS[:8].tolist() == [[0, k + 1, k] for k in range(8)]
+    assert len(PAIRS) == 40 == len({tuple(pair) for pair in PAIRS[:, :2].tolist()})
+    for first, second, place in PAIRS.tolist():
+        assert (STEPS[second] - STEPS[first]).tolist() == STEPS[1 + place].tolist()
