@@ -17,7 +17,7 @@ from PIL import Image
 
 from ssl_demo.data import Photos
 from ssl_demo.images import square
-from ssl_demo.video import camera_move
+from ssl_demo.video import camera_move, encode_mp4
 
 torch.set_num_threads(1)
 
@@ -108,4 +108,37 @@ def no_weights(tmp_path, monkeypatch):
     folder = tmp_path / "weights"
     folder.mkdir()
     monkeypatch.setattr("ssl_demo.checkpoints.WEIGHTS", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def url(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+    patch.setenv("NO_PROXY", "127.0.0.1")
+    import app
+
+    _, address, _ = app.demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.LAUNCH)
+    yield address.rstrip("/")
+    app.demo.close()
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """Files a visitor may bring: good photos, and things that are none."""
+    import skimage.data
+
+    folder = tmp_path_factory.mktemp("brought")
+    photo = Image.fromarray(skimage.data.astronaut()).crop((60, 0, 460, 300))
+    photo.save(folder / "plain.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.rotate(90, expand=True).save(folder / "sideways.jpg", exif=exif, quality=95)
+    photo.save(folder / "phone.heic", quality=90)
+    clip = camera_move(photo, frames=6, size=96)
+    (folder / "clip.mp4").write_bytes(encode_mp4(clip.frames, clip.fps))
+    (folder / "notes <b>.jpg").write_text("not a photo")
+    (folder / "drawing.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
+    (folder / "cut.jpg").write_bytes((folder / "sideways.jpg").read_bytes()[:3000])
     return folder
