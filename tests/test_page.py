@@ -137,7 +137,8 @@ def test_a_bad_file_is_named_and_nothing_is_lost(page, files, file):
     assert file in toast.inner_text() and "/tmp" not in toast.inner_text() and "Traceback" not in page.content()
     assert page.locator(".toast-body b").count() == 0  # a file's name is text, not HTML
     assert source(page, "rotation", "turned") == before
-    page.wait_for_function("document.querySelector('#photo img')?.naturalWidth > 0")  # the photo before is back in its box
+    page.wait_for_function("name => { const image = document.querySelector('#photo img');"
+                           " return image && !image.src.includes(name) }", arg=file.split()[0])  # the photo before is back
     upload(page, files / "plain.png")  # the page is still usable
     wait_for_change(page, "rotation", "turned", before)
     assert np.abs(picture(page, "rotation", "photo") - expected_square(files / "plain.png").astype(int)).max() <= 1

@@ -8,6 +8,7 @@ from PIL import Image
 
 from ssl_demo import inference
 from ssl_demo.checkpoints import UNTRAINED, bundled, load_weights
+from ssl_demo.clips import load_to_score
 from ssl_demo.data import load_photos
 from ssl_demo.pretext import all_tasks
 from ssl_demo.training import evaluate
@@ -41,20 +42,25 @@ def test_mae_draws_the_example_photos_better_than_a_blur_and_an_untrained_networ
     assert ours < blur and ours < 0.5 * np.mean(fresh)
 
 
+def held_out(task, limit=None):
+    """Photos, or clips where the task takes these, that nothing was trained on."""
+    if task.card.input == "video":
+        return load_to_score([shared("clips.tar")], task.recipe.side, limit=limit and 2)
+    return load_photos(sorted(shared("photos").glob("heldout-*.tar")), task.recipe.side, limit=limit, progress=False)
+
+
 @pytest.mark.parametrize("name, weights", SHIPPED)
-def test_the_card_tells_the_score_that_a_sample_of_held_out_photos_gives(name, weights):
-    tars = sorted(shared("photos").glob("heldout-*.tar"))
+def test_the_card_tells_the_score_that_a_sample_of_what_was_held_out_gives(name, weights):
     task, model = load_weights(name, weights)
-    measured = evaluate(task, model, load_photos(tars, task.recipe.side, limit=200, progress=False))[task.card.metric]
+    measured = evaluate(task, model, held_out(task, limit=200))[task.card.metric]
     told = bundled(name)[weights]["heldout"]["score"]
-    assert measured == pytest.approx(told, rel=0.15)  # 200 photos scatter by some per cent
+    assert measured == pytest.approx(told, rel=0.5 if task.card.input == "video" else 0.15)  # two clips scatter widely
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, weights", SHIPPED)
 def test_the_cards_command_gives_the_cards_score(name, weights):
-    tars = sorted(shared("photos").glob("heldout-*.tar"))
     task, model = load_weights(name, weights)
     card = bundled(name)[weights]["heldout"]
-    metrics = evaluate(task, model, load_photos(tars, task.recipe.side, progress=False), card["seed"])
+    metrics = evaluate(task, model, held_out(task), card["seed"])
     assert metrics[task.card.metric] == pytest.approx(card["score"], rel=1e-3)

@@ -65,11 +65,9 @@ def build(run=run) -> gr.Blocks:
             changes = {upload: picture, photo: picture}
             if not isinstance(values[moving], Clip):
                 changes[moving] = picture
-            for name, tab in tabs.items():
-                if name != values[current]:
-                    changes[tab.story] = ""
-                elif not tab.is_long:
-                    changes[tab.story] = tab.answer(picture, *(values[component] for component in tab.inputs))
+            tab = tabs[values[current]]
+            if not tab.is_long:
+                changes[tab.story] = tab.answer(picture, *(values[component] for component in tab.inputs))
             return changes
 
         def take(values: dict):
