@@ -119,12 +119,13 @@ def test_every_tab_tells_its_four_steps_idea_paper_and_score(page, task):
 
 
 def test_an_uploaded_photo_is_shown_upright_in_every_tab(page, files):
-    before = source(page, "rotation", "photo")
+    before, before_mae = source(page, "rotation", "photo"), source(page, "mae", "photo")
     upload(page, files / "sideways.jpg")
     wait_for_change(page, "rotation", "photo", before)
     expected = expected_square(files / "sideways.jpg").astype(int)
     assert np.abs(picture(page, "rotation", "photo") - expected).max() <= 1
     open_tab(page, "mae")
+    wait_for_change(page, "mae", "photo", before_mae)
     assert np.abs(picture(page, "mae", "photo") - expected).max() <= 1
     assert page.outside == []
 
