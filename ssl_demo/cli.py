@@ -182,13 +182,16 @@ def _train(options) -> dict | None:
         log, checkpoint = out.with_suffix(".jsonl"), out.with_suffix(".checkpoint")
         if options.resume is None:
             log.unlink(missing_ok=True)
-        watched = task.card.watch or task.card.metric
+        watched, alarm = task.card.watch or task.card.metric, ""
         try:
             for last in train(task, learned, recipe, steps=options.steps, minutes=options.minutes, seed=options.seed,
                               checkpoint=checkpoint, resume=options.resume, log=log):
                 bar.set_postfix_str(f"step {last.step}, loss {last.loss:.4f}, {watched} {last.metric:.4f}, "
                                     f"{last.images_per_second:.0f} images/s", refresh=False)
                 bar.update(last.progress - bar.n)
+                if last.alarm and last.alarm != alarm:
+                    tqdm.write(f"step {last.step}: {last.alarm}", file=sys.stderr)
+                alarm = last.alarm
         except FloatingPointError as error:
             raise ValueError(str(error)) from None
         except KeyboardInterrupt:

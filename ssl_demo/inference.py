@@ -4,12 +4,14 @@ import functools
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 
+from . import examples
 from .checkpoints import load_weights
 from .drawing import seed_all
 from .images import load_photo, square, to_tensor
@@ -41,34 +43,38 @@ class Runner:
         self.task, self.model, self.lock = task, model, threading.Lock()
         self.is_large = sum(parameter.numel() for parameter in model.parameters()) > LARGE
 
-    def run(self, image: Image.Image | Clip | str | os.PathLike, seed: int = 0, **controls) -> Result:
+    def run(self, image: Image.Image | Clip | str | os.PathLike, seed: int = 0,
+            company: Sequence[Image.Image | str | os.PathLike] = (), **controls) -> Result:
         """One photo or clip through the task. Same photo, seed and controls: the same pixels.
 
         image: an RGB picture of any size, or the path of a file; its central square is used. Where the task is about clips:
-        a clip, the path of one or of a folder of frames, or a picture, over which a camera then moves. Raises ValueError with
-        one sentence for a file that cannot be read, or a control that does not exist or is out of range.
+        a clip, the path of one or of a folder of frames, or a picture, over which a camera then moves. company: photos to compare
+        it with, where the task compares photos; too few are filled up with the examples. Raises ValueError with one sentence for
+        a file that cannot be read, or a control that does not exist or is out of range.
         """
         values = parse_controls(self.task, controls)
-        if not isinstance(image, (Image.Image, Clip)):
-            image = self._load(image)
+        image, company = self._load(image), [self._load(photo) for photo in company]
         start = time.perf_counter()
         with self.lock, torch.inference_mode():
             # ZeroGPU lends a GPU to a call that is worth the seconds it takes (see app.py): those of large networks.
             on_cpu = os.environ.get("SPACES_ZERO_GPU") and not self.is_large
             device = torch.device("cpu") if on_cpu else pick_device()
             self.model.to(device)
-            example = {name: value.to(device) for name, value in self.example(image, seed, values).items()}
+            example = {name: value.to(device) for name, value in self.example(image, seed, values, company).items()}
             prediction = self.task.predict(self.model, example)
             panels = self.task.render(example, prediction)
             figures = self.task.numbers(self.model, example, prediction)
         return Result(panels, figures, values, (time.perf_counter() - start) * 1000)
 
-    def _load(self, path: str | os.PathLike) -> Image.Image | Clip:
+    def _load(self, path: Image.Image | Clip | str | os.PathLike) -> Image.Image | Clip:
+        if isinstance(path, (Image.Image, Clip)):
+            return path
         if self.task.card.input != "video":
             return load_photo(path)
         return load_frames(path) if os.path.isdir(path) else load_clip(path)
 
-    def example(self, image: Image.Image | Clip, seed: int, values: dict[str, Any]) -> Example:
+    def example(self, image: Image.Image | Clip, seed: int, values: dict[str, Any],
+                company: Sequence[Image.Image] = ()) -> Example:
         """What the task makes of a photo or clip under all its controls, on the processor: no network takes part."""
         if self.task.card.input == "video":
             clip = image if isinstance(image, Clip) else camera_move(image)
@@ -76,16 +82,18 @@ class Runner:
             example = self.task.example(frames[None].float() / 255, seed_all(parse_seed(seed)), **values)
             return {**example, "fps": torch.tensor([clip.fps])}
         image = image.convert("RGB")
-        photo = to_tensor(square(image, self.task.input_size(**values)))[None]
-        example = self.task.example(photo, seed_all(parse_seed(seed)), **values)
+        size = self.task.input_size(**values)
+        others = examples.company(image, company, self.task.card.company, size) if self.task.card.company else []
+        photos = torch.stack([to_tensor(picture) for picture in (square(image, size), *others)])  # the visitor's first
+        example = self.task.example(photos, seed_all(parse_seed(seed)), **values)
         if self.task.card.own_resolution:
             example["photo"] = to_tensor(square(image, min(image.size)))[None]
         return example
 
     def click(self, image: Image.Image | Clip, seed: int, controls: dict[str, Any], panel: str, x: float,
-              y: float) -> dict[str, Any]:
+              y: float, company: Sequence[Image.Image] = ()) -> dict[str, Any]:
         """The new values of controls after a click at (x, y), each in [0, 1], on a panel of that run."""
-        return self.task.click(panel, x, y, self.example(image, seed, parse_controls(self.task, controls)))
+        return self.task.click(panel, x, y, self.example(image, seed, parse_controls(self.task, controls), company))
 
 
 @functools.lru_cache(maxsize=32)

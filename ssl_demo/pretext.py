@@ -44,7 +44,7 @@ class Card:
     watch: str = ""  # the metric logged in training, where the score needs more than a batch; empty: the score
     own_resolution: bool = False  # whether `render` wants the photo's square at its own resolution, as example["photo"]
     baselines: tuple[tuple[str, str], ...] = ()  # metrics that guesses without learning reach, and what people call them
-
+    company: int = 0  # how many other photos join the visitor's in a run: methods that compare photos need some
     also: tuple[str, ...] = ()  # a second figure worth showing: its metric, that of a guess without learning, what it is
 
     @property
@@ -149,10 +149,50 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """A table of numbers drawn as coloured cells that say their value under the pointer.
+
+    values: (rows, columns); `low` and `high` are the ends of the colours. pictures: small (h, w, 3) uint8 ones at the left of the
+    rows, and on top of the columns (or none). marked: cells (row, column) framed as the right ones. empty: cells left out.
+    """
+
+    values: np.ndarray
+    low: float
+    high: float
+    row_pictures: tuple[np.ndarray, ...] = ()
+    column_pictures: tuple[np.ndarray, ...] = ()
+    marked: tuple[tuple[int, int], ...] = ()
+    empty: tuple[tuple[int, int], ...] = ()
+    what: str = "similarity"  # of what the values are, said under the pointer
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve of a chart: its name, and a y for each x of the chart."""
+
+    label: str
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves over one x, with what the axes are. `now` marks where the controls stand; `level` is a line to compare with."""
+
+    x: tuple[float, ...]
+    lines: tuple[Line, ...]
+    x_label: str
+    y_label: str
+    log_x: bool = False
+    now: float | None = None
+    level: tuple[str, float] | None = None  # such as ("guessing", 2.77)
+
+
+@dataclass(frozen=True)
 class Panel:
     """One picture of a tab; `stage` says in which of the four steps it stands.
 
-    It holds exactly one of: an image (H, W, 3) uint8; bars; a video (T, H, W, 3) uint8, H and W even, played at `fps`.
+    It holds exactly one of: an image (H, W, 3) uint8; bars; a video (T, H, W, 3) uint8, H and W even, played at `fps`; a matrix;
+    a chart.
     """
 
     name: str
@@ -165,11 +205,13 @@ class Panel:
     brush: str = ""  # what painting on it does, in a few words; empty: nothing. The strokes go to the task's brush control
     video: np.ndarray | None = None
     fps: float = 12.0
+    matrix: Matrix | None = None
+    chart: Chart | None = None
 
     def __post_init__(self):
         assert self.stage in STAGES, self.stage
-        held = (self.image is not None) + bool(self.bars) + (self.video is not None)
-        assert held == 1, f"panel {self.name} needs an image, bars or a video"
+        held = [self.image is not None, bool(self.bars), self.video is not None, self.matrix is not None, self.chart is not None]
+        assert sum(held) == 1, f"panel {self.name} needs an image, bars, a video, a matrix or a chart"
         assert self.image is not None or not (self.click or self.brush), "only images can be clicked or painted on"
         if self.video is not None:
             assert self.video.dtype == np.uint8 and self.video.ndim == 4 and self.video.shape[3] == 3, self.video.shape
@@ -275,6 +317,18 @@ class PretextTask:
     def loss(self, example: Example, prediction: Prediction) -> tuple[Tensor, dict[str, float]]:
         """The paper's equation: a scalar, and numbers worth logging."""
         raise NotImplementedError
+
+    gathered: ClassVar[tuple[str, ...]] = ()  # predictions (B, ...) that the loss wants of all processes, not of this one alone
+
+    def after_step(self, model: nn.Module, example: Example, prediction: Prediction, progress: float) -> None:
+        """What follows each step of training besides the gradient's, such as a teacher that follows its student.
+
+        `prediction` is what the loss got, `progress` the share of the training that is over, 0 to 1. Changes `model` in place.
+        """
+
+    def alarm(self, numbers: dict[str, float]) -> str:
+        """A sentence for the training's log where the numbers of `loss` show that something goes wrong; else nothing."""
+        return ""
 
     def metrics(self, example: Example, prediction: Prediction) -> dict[str, Tensor]:
         """Named figures per example, each (B,); `card.metric` is among them."""

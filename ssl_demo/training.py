@@ -36,6 +36,7 @@ class Snapshot:
     numbers: dict[str, float]
     model: nn.Module  # the averaged weights
     done: bool = False
+    alarm: str = ""  # a sentence where something goes wrong, such as collapse
 
     @property
     def images_per_second(self) -> float:
@@ -49,7 +50,10 @@ def processes() -> PartialState:
 
 
 class Step(nn.Module):
-    """A task's loss as the forward pass of one module, which is what DistributedDataParallel can wrap."""
+    """A task's loss as the forward pass of one module, which is what DistributedDataParallel can wrap.
+
+    What the task wants of all processes (`gathered`, such as the negatives of a contrastive loss) is put together in between.
+    """
 
     def __init__(self, task: PretextTask, model: nn.Module, dtype: torch.dtype):
         super().__init__()
@@ -59,6 +63,7 @@ class Step(nn.Module):
         device = example["inputs"].device.type
         with torch.autocast(device, dtype=self.dtype, enabled=self.dtype != torch.float32):
             prediction = self.task.predict(self.model, example)
+            prediction |= {name: gather(prediction[name]) for name in self.task.gathered}
             loss, numbers = self.task.loss(example, prediction)
         return loss, numbers, prediction
 
@@ -154,6 +159,8 @@ def train(
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
             optimizer.step()
             step += 1
+            with torch.no_grad():
+                task.after_step(model, example, prediction, progress())
             update_average(average, model, min(recipe.ema, (1 + step) / (10 + step)))
             spent = loss.item(), time.perf_counter() - started  # .item() waits for the device, so the time is honest
             if world > 1:  # all processes have the same loss to report, and the same clock, or they would stop at different steps
@@ -171,7 +178,7 @@ def train(
                 # Some metrics are slow. Watching may take a twentieth of the time, no more.
                 pause = every and max(every, 20 * (time.monotonic() - watching))
                 snapshot = Snapshot(step, progress(), seconds, step * recipe.batch, total / since, metric, numbers,
-                                    average, finished)
+                                    average, finished, task.alarm(numbers))
                 if log is not None and rank == 0:
                     _append(log, snapshot)
                 yield snapshot
@@ -192,6 +199,19 @@ def batches_of(task: PretextTask, photos: Photos | Clips, recipe: Recipe, seed: 
     return Batches(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, recipe.color, rank, world)
 
 
+def gather(values: Tensor) -> Tensor:
+    """The values (B, ...) of all processes, one after the other, (processes * B, ...). Gradients flow back to each.
+
+    Each process then has the loss of the whole batch, and the gradient that comes back to it is the sum of what all of them ask
+    for: as many times too much as there are processes, which DistributedDataParallel's mean over processes puts right.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(values.contiguous()))
+
+
 def _mean_of_processes(figures: tuple[float, ...], device: torch.device) -> list[float]:
     means = torch.tensor(figures, dtype=torch.float64, device=device)
     torch.distributed.all_reduce(means)
@@ -207,12 +227,16 @@ def schedule(progress: float, warmup: float) -> float:
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """average = decay * average + (1 - decay) * model, for parameters and for buffers such as batch norm's statistics."""
-    mine, theirs = list(average.state_dict().values()), list(model.state_dict().values())
-    floats = [i for i, value in enumerate(mine) if value.is_floating_point()]
-    torch._foreach_lerp_([mine[i] for i in floats], [theirs[i] for i in floats], 1 - decay)
-    for i in set(range(len(mine))) - set(floats):
-        mine[i].copy_(theirs[i])
+    """average = decay * average + (1 - decay) * model, for parameters and batch norm's statistics; other buffers are copied.
+
+    A mean of two queues of keys, or of two counters, would be neither.
+    """
+    learned = {name for name, _ in model.named_parameters()}
+    mine, theirs = average.state_dict(), model.state_dict()
+    averaged = [name for name in mine if name in learned or name.endswith(("running_mean", "running_var"))]
+    torch._foreach_lerp_([mine[name] for name in averaged], [theirs[name] for name in averaged], 1 - decay)
+    for name in mine.keys() - set(averaged):
+        mine[name].copy_(theirs[name])
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -282,6 +306,8 @@ def _append(log: Path, snapshot: Snapshot) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     line = {"step": snapshot.step, "seconds": round(snapshot.seconds, 2), "images": snapshot.images,
             "loss": round(snapshot.loss, 5), "metric": round(snapshot.metric, 5), **snapshot.numbers}
+    if snapshot.alarm:
+        line["alarm"] = snapshot.alarm
     with open(log, "a") as stream:
         stream.write(json.dumps(line) + "\n")
 

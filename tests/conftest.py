@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
-SKIMAGE = ("astronaut", "chelsea", "coffee", "rocket")  # credited in ssl_demo/ui/examples.py
+SKIMAGE = ("astronaut", "chelsea", "coffee", "rocket")  # credited in ssl_demo/examples.py
 
 
 def shared(name):

@@ -8,11 +8,11 @@ from gradio.data_classes import FileData, ImageData
 from PIL import Image
 
 from .. import inference
+from ..examples import EXAMPLES
 from ..images import square
 from ..pretext import all_tasks
 from ..video import LIMITS, Clip
 from .clip_input import ClipInput
-from .examples import EXAMPLES
 from .photo_input import PhotoInput
 from .story import data_url
 from .task_tab import QUICK, TaskTab
