@@ -1,0 +1,133 @@
+"""SimCLR: two random views of every photo; each view has to find its partner among the views of all other photos.
+
+The idea. A crop of a cat in warm light and another in grey have few pixels in common; what they share is the cat. A network that
+gives both the same vector, and other photos' views other vectors, has kept what stays when place, size and colour change. The
+loss (NT-Xent) is a cross-entropy: of all other views, which is the partner? Its logits are cosines divided by a temperature: the
+lower it is, the more the few most similar rivals count, and the less all others.
+
+What could cheat. Two crops of a photo have the same histogram of colours, and that alone would tell most photos apart: so colours
+are changed, and sometimes dropped. Small changes of place could be solved by texture: so crops go down to a fifth of the area.
+All vectors alike would make every pair agree: the other photos, which must be far, guard against that collapse. Each change can
+be turned down here, to see how easy the question becomes.
+
+What is kept. The loss is on a projection of the encoder's average, and the projection is thrown away: it learns to forget what
+the changes change, colour for one, which later tasks may want. Alignment says how near partners are (0: one and the same),
+uniformity how evenly all vectors are spread (0: all one, -4: evenly), after Wang and Isola (2020).
+
+Where we differ from the paper. A residual network of under 2 million parameters on views of 64 px instead of ResNet-50 at 224;
+128 photos a step instead of 4096, AdamW instead of LARS, and some tens of passes over 27 thousand photos instead of a thousand
+over ImageNet. Crops are squares, brightness and its like change by half the paper's strength, and the blur is narrower, as views
+are smaller. The projection ends in batch norm, as in the authors' code. With several processes, rivals come from all of them.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import contrastive, drawing, views
+from ..nets import ResidualEncoder
+from ..pretext import Bar, Card, Chart, Control, Example, Line, Matrix, Number, Panel, Prediction, PretextTask, Recipe
+
+TEMPERATURE = 0.2
+AREA = (0.2, 1.0)  # share of the photo that a crop keeps
+SIGMA = (0.1, 1.0)  # width of the blur in pixels of a view
+PHOTOS = 12  # in a run, the visitor's among them: their 24 views make a matrix that can still be read
+COLORS = ("#4aa3ff", "#ff9d2e")  # of a photo's two views
+NAMES = ("blue", "orange")
+VIEWS = 6  # of a row in pictures and bars
+
+
+class ProjectedEncoder(nn.Module):
+    """The encoder f, which is kept, and the projection head g, which the loss is on and which is thrown away."""
+
+    def __init__(self, width: int, depths: tuple[int, ...], hidden: int, projection: int):
+        super().__init__()
+        self.encoder = ResidualEncoder(width, tuple(depths))
+        self.head = nn.Sequential(
+            nn.Linear(self.encoder.width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True),
+            nn.Linear(hidden, projection, bias=False), nn.BatchNorm1d(projection, affine=False),
+        )  # fmt: skip
+
+
+class SimCLR(PretextTask):
+    card = Card(
+        name="simclr",
+        title="SimCLR",
+        family="Bring views together",
+        paper="A Simple Framework for Contrastive Learning of Visual Representations",
+        authors="Chen, Kornblith, Norouzi, Hinton",
+        year=2020,
+        link="https://arxiv.org/abs/2002.05709",
+        idea="Cut two views from every photo, change their colours, and ask of each which of all others is its partner: "
+        "what two such views share is what the photo shows.",
+        shortcut="A photo's histogram of colours tells its views from those of others, and so do textures where crops overlap. Strong "
+        "changes of colour, grey views and crops down to a fifth of the area guard against it.",
+        metric="accuracy",
+        metric_label="Partners found",
+        chance="chance",
+        company=PHOTOS - 1,
+    )
+    controls = (
+        Control("temperature", "Temperature", "slider", TEMPERATURE, "Low: the nearest rivals count.",
+                minimum=0.05, maximum=1, step=0.05),
+        Control("photos", "Photos", "slider", PHOTOS, "Rivals are all views but two.", minimum=2, maximum=PHOTOS),
+        Control("crop", "Crop (%)", "slider", 100, "How small. 0: whole.", minimum=0, maximum=100),
+        Control("color", "Colour (%)", "slider", 100, "How far. 0: as it is.", minimum=0, maximum=100),
+        Control("grey", "Grey (%)", "slider", 20, "Of the views.", minimum=0, maximum=100),
+        Control("blur", "Blur (%)", "slider", 50, "Of the views.", minimum=0, maximum=100),
+    )
+    defaults = {"size": 96, "view": 64, "width": 48, "depths": [2, 2, 2], "hidden": 512, "projection": 128}
+    recipe = Recipe(batch=128, lr=2e-3, crop=(1.0, 1.0), flip=False)
+    gathered = ("projections",)
+
+    def __init__(self, **config):
+        super().__init__(**config)
+        if not 8 <= self.config["view"] <= self.config["size"]:
+            raise ValueError("“view” must be from 8 to “size”.")
+
+    def build(self) -> nn.Module:
+        return ProjectedEncoder(*(self.config[name] for name in ("width", "depths", "hidden", "projection")))
+
+    def example(self, images: Tensor, rng: torch.Generator, temperature: float = TEMPERATURE, photos: int = PHOTOS,
+                crop: float = 100, color: float = 100, grey: float = 20, blur: float = 50) -> Example:
+        twice = images.repeat_interleave(2, dim=0)  # (2B, 3, H, H), partners side by side
+        made, boxes = views.crop(twice, rng, self.config["view"], AREA, strength=crop / 100)
+        made = views.drop_colors(views.change_colors(made, rng, color / 100), rng, grey / 100)
+        made = views.blur(made, rng, blur / 100, SIGMA)
+        # The most photos that can be asked for means all of them, as in training; fewer are the same views of the first.
+        B = len(images) if photos == PHOTOS else min(photos, len(images))
+        return {"images": images[:B], "inputs": made.unflatten(0, (-1, 2))[:B], "boxes": boxes.unflatten(0, (-1, 2))[:B],
+                "targets": torch.arange(B, device=images.device),  # whose views they are
+                "temperature": torch.full((B,), temperature, device=images.device)}
+
+    def predict(self, model: nn.Module, example: Example) -> Prediction:
+        features = model.encoder(example["inputs"].flatten(0, 1)).mean(dim=(2, 3))  # (2B, D)
+        projections = F.normalize(model.head(features).float(), dim=1)
+        return {"projections": projections.unflatten(0, (-1, 2)), "features": features.unflatten(0, (-1, 2))}  # (B, 2, D)
+
+    def loss(self, example: Example, prediction: Prediction) -> tuple[Tensor, dict[str, float]]:
+        similarity, partner, itself = contrastive.nt_xent_pairs(prediction["projections"])  # (2B, 2B)
+        loss = contrastive.info_nce(similarity, partner, example["temperature"][0].item(), itself).mean()
+        # Batch norm spreads the projections even of features that are all alike, so it is the features that are watched.
+        return loss, {"feature_spread": contrastive.feature_spread(prediction["features"].detach().flatten(0, 1)).item()}
+
+    def alarm(self, numbers: dict[str, float]) -> str:
+        return contrastive.collapse_alarm(numbers["feature_spread"])
+
+    def metrics(self, example: Example, prediction: Prediction) -> dict[str, Tensor]:
+        projections = prediction["projections"]
+        found = contrastive.found(*contrastive.nt_xent_pairs(projections)).unflatten(0, (-1, 2)).mean(dim=1)  # (B,)
+        candidates = max(1, 2 * len(found) - 1)
+        of_the_set = {
+            "candidates": candidates, "chance": 1 / candidates,
+            "uniformity": torch.stack([contrastive.uniformity(one) for one in projections.unbind(1)]).mean().item(),
+            "feature_spread": contrastive.feature_spread(projections.flatten(0, 1)).item(),
+        }  # fmt: skip
+        return {"accuracy": found, "alignment": contrastive.alignment(projections),
+                **{name: torch.full_like(found, value) for name, value in of_the_set.items()}}
+    def features(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        grid = model.encoder(images)  # (B, D, h, w)
+        return grid.mean(dim=(2, 3)), grid
