@@ -22,7 +22,6 @@ are smaller. The projection ends in batch norm, as in the authors' code. With se
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,7 +36,6 @@ SIGMA = (0.1, 1.0)  # width of the blur in pixels of a view
 PHOTOS = 12  # in a run, the visitor's among them: their 24 views make a matrix that can still be read
 COLORS = ("#4aa3ff", "#ff9d2e")  # of a photo's two views
 NAMES = ("blue", "orange")
-VIEWS = 6  # of a row in pictures and bars
 
 
 class ProjectedEncoder(nn.Module):
@@ -63,8 +61,8 @@ class SimCLR(PretextTask):
         link="https://arxiv.org/abs/2002.05709",
         idea="Cut two views from every photo, change their colours, and ask of each which of all others is its partner: "
         "what two such views share is what the photo shows.",
-        shortcut="A photo's histogram of colours tells its views from those of others, and so do textures where crops overlap. Strong "
-        "changes of colour, grey views and crops down to a fifth of the area guard against it.",
+        shortcut="A photo's histogram of colours tells its views from those of others, and so do textures where crops overlap. "
+        "Strong changes of colour, grey views and crops down to a fifth of the area guard against it.",
         metric="accuracy",
         metric_label="Partners found",
         chance="chance",
@@ -109,8 +107,7 @@ class SimCLR(PretextTask):
         return {"projections": projections.unflatten(0, (-1, 2)), "features": features.unflatten(0, (-1, 2))}  # (B, 2, D)
 
     def loss(self, example: Example, prediction: Prediction) -> tuple[Tensor, dict[str, float]]:
-        similarity, partner, itself = contrastive.nt_xent_pairs(prediction["projections"])  # (2B, 2B)
-        loss = contrastive.info_nce(similarity, partner, example["temperature"][0].item(), itself).mean()
+        loss = self._losses(example, prediction, example["temperature"][0].item()).mean()
         # Batch norm spreads the projections even of features that are all alike, so it is the features that are watched.
         return loss, {"feature_spread": contrastive.feature_spread(prediction["features"].detach().flatten(0, 1)).item()}
 
@@ -128,6 +125,89 @@ class SimCLR(PretextTask):
         }  # fmt: skip
         return {"accuracy": found, "alignment": contrastive.alignment(projections),
                 **{name: torch.full_like(found, value) for name, value in of_the_set.items()}}
+
+    def render(self, example: Example, prediction: Prediction) -> list[Panel]:
+        inputs, temperature = example["inputs"].flatten(0, 1), example["temperature"][0].item()
+        pictures = [drawing.picture(view) for view in inputs]  # 2B
+        small = [drawing.picture(view) for view in F.interpolate(inputs, size=(24, 24), mode="area")]
+        similarity, partner, itself = contrastive.nt_xent_pairs(prediction["projections"])
+        shares = (similarity / temperature).masked_fill(itself, float("-inf")).softmax(dim=1).cpu()
+        ranked = shares[:2].argsort(dim=1, descending=True, stable=True)[:, : min(5, len(inputs) - 1)].tolist()
+        bars = tuple(Bar(called(k), shares[0, k].item(), k == 1, k == ranked[0][0]) for k in dict.fromkeys([*ranked[0], 1]))
+        framed = [drawing.edged(picture, color) for picture, color in zip(pictures, COLORS)]
+        partners = [drawing.edged(picture, drawing.RIGHT) for picture in pictures[:2]]
+        likeliest = [[framed[row], *(partners[k] if k == 1 - row else pictures[k] for k in ranked[row])] for row in (0, 1)]
+        side, mirrored = example["images"].shape[-1], example["boxes"][0, :, 3].bool().tolist()
+        squares = [(round(top * side), round(left * side), round(width * side), color)
+                   for (left, top, width, _), color in zip(example["boxes"][0].tolist(), COLORS)]
+        turned = " and ".join(name for name, is_mirrored in zip(NAMES, mirrored) if is_mirrored) or "none"
+        guessing, count = math.log(len(inputs) - 1), range(len(inputs))
+        losses = self._losses(example, prediction, temperature).unflatten(0, (-1, 2)).T  # (2, B)
+        return [
+            Panel("photo", "Your photo", "Where its two views were cut.", "photo",
+                  drawing.boxes(drawing.picture(example["images"][0]), squares, zoom=4)),
+            Panel("views", "Its two views", f"Mirrored: {turned}.", "sees", drawing.wall(framed, across=2)),
+            Panel("batch", "All views", "Partners side by side; yours first.", "sees",
+                  drawing.wall(pictures, across=2 * math.ceil(len(inputs) ** 0.5 / 2))),  # even: a row breaks no pair
+            Panel("matrix", "How alike all views are", "Framed: partners.", "answers", matrix=Matrix(
+                similarity.cpu().numpy(), -1.0, 1.0, tuple(small), tuple(small), tuple((k, k ^ 1) for k in count),
+                tuple((k, k) for k in count), "cosine")),
+            Panel("likeliest", "Who their partners are", "After each view its likeliest; green: right.", "answers",
+                  drawing.wall(likeliest[0] + likeliest[1], across=len(likeliest[0]))),
+            Panel("softmax", "How sure the blue view is", f"Likeliest of {len(inputs) - 1} candidates.", "judged", bars=bars),
+            Panel("losses", "Loss of each view", f"Two a photo; guessing costs {guessing:.2f}.", "judged", matrix=Matrix(
+                losses.cpu().numpy(), 0.0, guessing, (), tuple(small[::2]), what="loss")),
+            Panel("temperatures", "What temperature does", "Upright line: where it stands.", "judged",
+                  chart=self._over_temperature(example, prediction, guessing)),
+        ]
+
+    def numbers(self, model: nn.Module, example: Example, prediction: Prediction) -> dict[str, Number]:
+        temperature = example["temperature"][0].item()
+        similarity, *_ = contrastive.nt_xent_pairs(prediction["projections"])
+        losses = self._losses(example, prediction, temperature)
+        figures = {name: values.mean().item() for name, values in self.metrics(example, prediction).items()}
+        cosine, rivals = similarity[0, 1].item(), len(similarity) - 2
+        # A rival that is just as similar counts as nearer.
+        ranks = [1 + int((similarity[row, 2:] >= similarity[row, 1 - row]).sum()) for row in (0, 1)]
+        first, second, guessing = losses[0].item(), losses[1].item(), math.log(rivals + 1)
+        found, alignment, uniformity = (figures[name] for name in ("accuracy", "alignment", "uniformity"))
+        return {
+            "loss": Number("Loss of its views", (first + second) / 2, f"{first:.2f} and {second:.2f}",
+                           f"guessing gives ln {rivals + 1} = {guessing:.2f}"),
+            "loss_first": Number("Loss of the blue view", first),
+            "loss_second": Number("Loss of the orange view", second),
+            "loss_guessing": Number("Loss of guessing", guessing),
+            "loss_all": Number("Loss of all views", losses.mean().item()),
+            "rank": Number("Rank of the partner", ranks[0], f"{ranks[0]} and {ranks[1]} of {rivals + 1}", "1: the most alike"),
+            "rank_second": Number("Rank of the orange view's partner", ranks[1]),
+            "cosine": Number("Cosine of its views", cosine, f"{cosine:.2f}", "1: the same to the network"),
+            "accuracy": Number("Partners found", found, f"{round(found * len(losses))} of {len(losses)}",
+                               f"chance: 1 of {rivals + 1}"),
+            "negatives": Number("Rivals of a view", rivals),
+            "alignment": Number("Alignment", alignment, f"{alignment:.2f}", "distance² of partners; 0 is best"),
+            "uniformity": Number("Uniformity", uniformity, f"{uniformity:.2f}", "0: all one; −4: evenly spread"),
+            "feature_spread": Number("Spread", figures["feature_spread"]),
+        }
+
     def features(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
         grid = model.encoder(images)  # (B, D, h, w)
         return grid.mean(dim=(2, 3)), grid
+
+    @staticmethod
+    def _losses(example: Example, prediction: Prediction, temperature: float) -> Tensor:
+        """NT-Xent of each view, (2B,): of all other views, which is its partner?"""
+        similarity, partner, itself = contrastive.nt_xent_pairs(prediction["projections"])  # (2B, 2B), (2B,), (2B, 2B)
+        return contrastive.info_nce(similarity, partner, temperature, itself)
+
+    def _over_temperature(self, example: Example, prediction: Prediction, guessing: float) -> Chart:
+        """What the same similarities cost at other temperatures."""
+        now, temperatures = example["temperature"][0].item(), tuple(0.05 * 20 ** (step / 24) for step in range(25))  # to 1
+        losses = torch.stack([self._losses(example, prediction, temperature) for temperature in temperatures])  # (25, 2B)
+        lines = tuple(Line(label, tuple(values.mean(dim=1).tolist())) for label, values in
+                      (("your photo", losses[:, :2]), ("all photos", losses)))
+        return Chart(temperatures, lines, "temperature", "loss", log_x=True, now=now, level=("guessing", guessing))
+
+
+def called(view: int) -> str:
+    """A view's name, by its number."""
+    return f"your {NAMES[view]} view" if view < 2 else f"photo {view // 2 + 1}, view {view % 2 + 1}"
