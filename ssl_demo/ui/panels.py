@@ -38,6 +38,7 @@ def panel_html(panel: Panel) -> str:
         attributes = f' data-click="{panel.name}" role="button" tabindex="0"' if panel.click else ""
         attributes += f' data-brush="{panel.name}"' if panel.brush else ""
         height, width = panel.image.shape[:2]
+        attributes += ' class="wide"' if width > height else ""
         body = f'<img src="{data_url(panel.image)}" alt="{title}. {caption}" width="{width}" height="{height}"{attributes}>'
         if panel.brush:
             body = f'<div class="canvas">{body}</div>' + BRUSH_TOOLS
