@@ -326,7 +326,7 @@ def test_boxes_are_drawn_where_the_views_were_cut(runner, photo, result):
 def test_the_true_partner_is_edged_in_green(runner, photo):
     picture = panel(runner.run(photo, **PLAIN), "likeliest").image
     green = (picture == (0x35, 0xC0, 0x7A)).all(axis=2)
-    step = picture.shape[1] // 5
+    step = picture.shape[1] // 6
     assert green[:, step : 2 * step].any() and not green[:, 2 * step + 4 :].any() and not green[:, : step - 4].any()
 
 

@@ -33,10 +33,10 @@ from ..pretext import Bar, Card, Chart, Control, Example, Line, Matrix, Number, 
 TEMPERATURE = 0.2
 AREA = (0.2, 1.0)  # share of the photo that a crop keeps
 SIGMA = (0.1, 1.0)  # width of the blur in pixels of a view
-PHOTOS = 12  # in a run, the visitor's among them: their 24 views make a matrix that can still be read
+PHOTOS = 9  # in a run, the visitor's among them: their 18 views make a matrix whose pictures can still be seen
 COLORS = ("#4aa3ff", "#ff9d2e")  # of a photo's two views
 NAMES = ("blue", "orange")
-SHOWN = 4  # candidates in the bars
+SHOWN = 5  # likeliest candidates
 
 
 class ProjectedEncoder(nn.Module):
@@ -140,7 +140,7 @@ class SimCLR(PretextTask):
         similarity, partner, itself = contrastive.nt_xent_pairs(prediction["projections"])
         shares = (similarity / temperature).masked_fill(itself, float("-inf")).softmax(dim=1).cpu()
         ranked = shares[:2].argsort(dim=1, descending=True, stable=True)[:, : min(SHOWN, len(inputs) - 1)].tolist()
-        bars = tuple(Bar(called(k), shares[0, k].item(), k == 1, k == ranked[0][0]) for k in dict.fromkeys([*ranked[0], 1]))
+        bars = tuple(Bar(called(k), shares[0, k].item(), k == 1, k == ranked[0][0]) for k in dict.fromkeys([*ranked[0][:-1], 1]))
         framed = [drawing.edged(picture, color) for picture, color in zip(pictures, COLORS)]
         partners = [drawing.edged(picture, drawing.RIGHT) for picture in pictures[:2]]
         likeliest = [[framed[row], *(partners[k] if k == 1 - row else pictures[k] for k in ranked[row])] for row in (0, 1)]
