@@ -19,6 +19,7 @@ WIDE = 1.25  # how many times as wide as high a picture is to be as wide as its 
 BRUSH_TOOLS = ('<div class="brush"><label>Brush <input type="range" class="brush-size" min="1" max="15" value="5"></label>'
                '<button type="button" class="brush-clear">Clear</button></div>')
 
+
 def panel_html(panel: Panel) -> str:
     """One panel with title and caption. One that can be clicked or painted on says what that does, and carries its name for the
     page's script."""
