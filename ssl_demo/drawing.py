@@ -95,6 +95,24 @@ def side_by_side(images: list[np.ndarray], gap: int = 4) -> np.ndarray:
     return canvas
 
 
+def edged(image: np.ndarray, color: str) -> np.ndarray:
+    """The picture (H, H, 3) with its outermost pixels in one colour."""
+    inner = slice(edge := max(1, len(image) // 16), -edge)
+    framed = np.full_like(image, ImageColor.getrgb(color))
+    framed[inner, inner] = image[inner, inner]
+    return framed
+
+
+def wall(images: list[np.ndarray], across: int, gap: int = 3) -> np.ndarray:
+    """Square pictures of one size (H, H, 3) in rows of `across`, on a ground in the colour of what is hidden."""
+    step = len(images[0]) + gap
+    canvas = np.full((-(-len(images) // across) * step + gap, across * step + gap, 3), HIDDEN, dtype=np.uint8)
+    for number, image in enumerate(images):
+        top, left = (gap + at * step for at in divmod(number, across))
+        canvas[top : top + len(image), left : left + len(image)] = image
+    return canvas
+
+
 def board(shares: Tensor, framed: int, cell: int = 64) -> np.ndarray:
     """Shares in [0, 1] of a square grid (n, n) as a heat map with their per cent written in, the cell number `framed` framed."""
     side = len(shares)
