@@ -230,10 +230,11 @@ class CPC(PretextTask):
 
     def _outlined(self, photo: np.ndarray, place: int, last: int | None = None) -> np.ndarray:
         """The photo with the grid's lines and the patch asked for outlined; with what lies below the row `last` covered."""
-        cell, stride = self.config["cell"], self.config["stride"]
-        lit = photo // 4 * 3 + 40
-        for at in range(0, self.size, stride):
-            photo[at], photo[:, at] = lit[at], lit[:, at]
+        cell, stride, zoom = self.config["cell"], self.config["stride"], 4
         if last is not None:
             photo[last * stride + cell :] = drawing.HIDDEN
-        return drawing.boxes(photo, [(place // self.side * stride, place % self.side * stride, cell, drawing.RIGHT)], zoom=4)
+        square = (place // self.side * stride, place % self.side * stride, cell, drawing.RIGHT)
+        large = drawing.boxes(photo, [square], zoom).copy()
+        large[stride * zoom :: stride * zoom] //= 2  # the corners of cells
+        large[:, stride * zoom :: stride * zoom] //= 2
+        return large
