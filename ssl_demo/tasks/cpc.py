@@ -10,7 +10,7 @@ trained as a probe, whose gradient never reaches encoder or context, and its sco
 colour cast and edges that run on give away patches that touch: each patch is cropped a little differently inside its cell, and
 its colours are changed by themselves (as CPC v2 does, Hénaff et al. 2019). Nothing of the rows below enters the context.
 
-Where we differ from the paper. A residual network of half a million parameters on 5 x 5 patches of 32 px (crops of 24) instead of
+Where we differ from the paper. A residual network of a million parameters on 5 x 5 patches of 32 px (crops of 24) instead of
 ResNet-101 on 7 x 7 of 64 px; small convolutions that look up instead of a PixelCNN; cosines of projected descriptions with a
 temperature instead of products; all patches of the batch as candidates; the overlapping row is left out of the loss.
 """
@@ -53,7 +53,7 @@ class CPC(PretextTask):
         Control("disturbed", "Patches disturbed", "toggle", True, "Off: as they are."),
     )
     defaults = {"size": 96, "cell": 32, "stride": 16, "patch": 24, "width": 64, "depths": [1, 2], "features": 256,
-                "embedding": 128, "skip": 1, "temperature": 0.1, "jitter": 1.0}
+                "embedding": 128, "skip": 1, "temperature": 0.1, "jitter": 1.0}  # jitter: of colours; skip: rows that overlap
     recipe = Recipe(batch=64, lr=2e-3, crop=(0.4, 1.0))
 
     def __init__(self, **config):
