@@ -1,12 +1,15 @@
-"""A small vision transformer that takes square photos of any size, and shows what its class token attends to."""
+"""A small vision transformer that takes square photos of any size, a head of prototypes, and pictures of what it attends to."""
 
 import functools
 import math
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .nets import init_transformer, transformer
+from . import drawing
+from .nets import ResidualEncoder, init_transformer, transformer
 
 
 @functools.lru_cache(maxsize=16)
@@ -27,34 +30,26 @@ def sampled_positions(side: int, trained: int, width: int) -> Tensor:
 class VisionTransformer(nn.Module):
     """Images (B, 3, H, H) to a class token and patches, (B, 1 + N, D), by way of transformer blocks.
 
-    Patches come from strided convolutions, each halving, rather than from one large one: small transformers learn much faster
-    on them (Xiao et al. 2021, Early convolutions help transformers see better).
+    Patches are what a small residual network makes of the photo, halved once more often than it has stages, rather than cut out
+    at once: a short training goes much further on them (Xiao et al. 2021, Early convolutions help transformers see better).
     """
 
-    def __init__(self, patch: int, width: int, depth: int, heads: int, trained: int, stem: int):
+    def __init__(self, stem_width: int, stem_depths: tuple[int, ...], width: int, depth: int, heads: int, trained: int):
         super().__init__()
         self.trained = trained  # patches along a side of the views it is trained on
-        layers, channels = [], 3
-        if stem:
-            steps = int(math.log2(patch))
-            for step in range(steps):
-                out = stem * 2**step
-                layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1), nn.GELU()]
-                channels = out
-        self.stem = nn.Sequential(*layers, nn.Conv2d(channels, width, 1 if stem else patch, stride=1 if stem else patch))
+        self.stem = ResidualEncoder(stem_width, tuple(stem_depths))
+        self.to_tokens = nn.Linear(self.stem.width, width)
         self.blocks = transformer(width, depth, heads)
         self.norm = nn.LayerNorm(width)
-        self.apply(init_transformer)
-        for module in self.stem:
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu" if stem else "linear")
-                nn.init.zeros_(module.bias)
+        for part in (self.to_tokens, self.blocks):
+            part.apply(init_transformer)
         self.class_token = nn.Parameter(torch.randn(width) * 0.02)
 
     def embed(self, images: Tensor) -> Tensor:
-        patches = self.stem((images - 0.45) / 0.27)
-        side, width = patches.shape[-1], patches.shape[1]
-        patches = patches.flatten(2).transpose(1, 2) + sampled_positions(side, self.trained, width).to(patches.device)
+        """The class token and the patches with their positions, (B, 1 + N, D)."""
+        patches = self.stem(images)
+        side, patches = patches.shape[-1], self.to_tokens(patches.flatten(2).transpose(1, 2))
+        patches = patches + sampled_positions(side, self.trained, patches.shape[2]).to(patches.device)
         return torch.cat([self.class_token.expand(len(images), 1, -1), patches], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -72,8 +67,29 @@ class VisionTransformer(nn.Module):
         return self.norm(last(tokens)), scores.float().softmax(dim=2)[:, :, 1:]
 
 
-def principal_colors(patches: Tensor) -> Tensor:
-    """The first three principal components of one photo's patches (N, D) as red, green and blue in [0, 1], (N, 3).
+class Prototypes(nn.Module):
+    """The projection head: class tokens (..., D) to their cosines with K prototypes, (..., K)."""
+
+    def __init__(self, width: int, hidden: int, bottleneck: int, count: int):
+        super().__init__()
+        self.describe = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(),
+                                      nn.Linear(hidden, bottleneck))
+        self.prototypes = nn.Parameter(torch.randn(count, bottleneck))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        described = F.normalize(self.describe(tokens).float(), dim=-1)
+        with torch.autocast(tokens.device.type, enabled=False):  # a low temperature makes much of a cosine's last digits
+            return described @ F.normalize(self.prototypes, dim=1).T
+
+
+def lit_by_heads(photo: np.ndarray, attention: Tensor) -> list[np.ndarray]:
+    """A square picture for each head, lit where it attends to, from attention (heads, N); its brightest place is fully lit."""
+    heads = attention.unflatten(1, (round(attention.shape[1] ** 0.5), -1))
+    return [drawing.glow(photo, drawing.resize_map(head / head.max(), len(photo)).cpu().numpy()) for head in heads]
+
+
+def principal_colors(patches: Tensor, size: int) -> np.ndarray:
+    """The first three principal components of one photo's patches (N, D) as red, green and blue, (size, size, 3) uint8.
 
     Each runs from its 2nd to its 98th percentile; its sign, which means nothing, is that of its largest weight.
     """
@@ -82,4 +98,5 @@ def principal_colors(patches: Tensor) -> Tensor:
     axes = axes * axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
     shares = centred @ axes
     low, high = shares.quantile(0.02, dim=0), shares.quantile(0.98, dim=0)
-    return ((shares - low) / (high - low).clamp(min=1e-9)).clamp(0, 1).float()
+    colors = ((shares - low) / (high - low).clamp(min=1e-9)).T.unflatten(1, (round(len(patches) ** 0.5), -1))  # (3, h, w)
+    return drawing.picture(F.interpolate(colors[None], size, mode="nearest")[0])

@@ -25,29 +25,16 @@ from torch import Tensor, nn
 
 from .. import drawing, views
 from ..contrastive import alignment, collapse_alarm, feature_spread, follow, uniformity
-from ..pretext import Bar, Card, Chart, Control, Example, Line, Matrix, Number, Panel, Prediction, PretextTask, Recipe
-from ..vit import VisionTransformer, principal_colors
+from ..pretext import Card, Chart, Control, Example, Line, Matrix, Number, Panel, Prediction, PretextTask, Recipe
+from ..vit import Prototypes, VisionTransformer, lit_by_heads, principal_colors
 
-TEACHER, STUDENT = 0.05, 0.1  # temperatures
+TEACHER, STUDENT = 0.04, 0.1  # temperatures
 GLOBAL, LOCAL = (0.4, 1.0), (0.1, 0.4)  # shares of a photo's area that large and small crops keep
 FINE = 192  # pixels: the side at which the tab shows what is attended to
 
 
-class Prototypes(nn.Module):
-    """The projection head: class tokens (..., D) to their cosines with K prototypes, (..., K)."""
-
-    def __init__(self, width: int, hidden: int, bottleneck: int, count: int):
-        super().__init__()
-        self.describe = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(),
-                                      nn.Linear(hidden, bottleneck))
-        self.prototypes = nn.Parameter(torch.randn(count, bottleneck))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return F.linear(F.normalize(self.describe(tokens).float(), dim=-1), F.normalize(self.prototypes, dim=1)).float()
-
-
 class SelfDistillation(nn.Module):
-    """Two networks of one shape: the student learns by gradients, the teacher follows it. The centre is of the teacher's answers."""
+    """Two networks of one shape: the student learns by gradients, the teacher follows it."""
 
     def __init__(self, encoder: VisionTransformer, head: Prototypes):
         super().__init__()
@@ -71,8 +58,8 @@ class DINO(PretextTask):
         year=2021,
         link="https://arxiv.org/abs/2104.14294",
         idea="A student sees parts of a photo and learns to answer as its own average of the last steps answers to the whole.",
-        shortcut="Who always says the same always agrees. The teacher's mean answer is taken off its answers, so that no answer is "
-        "everybody's, and a low temperature sharpens them, so that they are not all alike.",
+        shortcut="Who always says the same always agrees. The teacher's mean answer is taken off its answers, so that none is "
+        "everybody's, and a low temperature sharpens them, so that they do not all become the same mixture.",
         metric="accuracy",
         metric_label="Teacher and student agree",
         chance="agreement_shuffled",
@@ -86,56 +73,60 @@ class DINO(PretextTask):
                 minimum=0.02, maximum=0.3, step=0.01),
         Control("centring", "Centring", "toggle", True, "Off: what it prevents shows."),
     )
-    defaults = {"size": 96, "view": 48, "local": 24, "locals": 4, "patch": 8, "width": 128, "depth": 6, "heads": 4, "stem": 24,
-                "hidden": 512, "bottleneck": 64, "prototypes": 1024, "momentum": 0.98, "teacher_temperature": TEACHER,
-                "student_temperature": STUDENT, "centring": True}
-    recipe = Recipe(batch=64, lr=1e-3, crop=(1.0, 1.0), clip=3.0, warmup=0.1, ema=0.99)
+    defaults = {"size": 96, "view": 48, "local": 24, "locals": 4, "stem_width": 48, "stem_depths": [2, 2], "width": 128,
+                "depth": 3, "heads": 4, "hidden": 512, "bottleneck": 32, "prototypes": 1024, "momentum": 0.99,
+                "teacher_temperature": TEACHER, "student_temperature": STUDENT, "centring": True}
+    recipe = Recipe(batch=64, lr=1.5e-3, crop=(1.0, 1.0), clip=3.0, warmup=0.1, ema=0.99)
 
     def __init__(self, **config):
         super().__init__(**config)
         for name in ("view", "local"):
-            if self.config[name] % self.config["patch"] or not self.config[name]:
-                raise ValueError(f"“{name}” ({self.config[name]}) must be a multiple of “patch” ({self.config['patch']}).")
-        if self.config["locals"] < 0 or not 0 <= self.config["momentum"] <= 1:
-            raise ValueError("“locals” cannot be negative, and “momentum” must be from 0 to 1.")
+            if self.config[name] % self.patch or not self.config[name]:
+                raise ValueError(f"“{name}” ({self.config[name]}) must be a multiple of {self.patch}, the patches' side.")
+        if self.config["locals"] < 1 or not 0 <= self.config["momentum"] <= 1:
+            raise ValueError("“locals” must be at least 1, and “momentum” from 0 to 1.")
+
+    @property
+    def patch(self) -> int:
+        """The side of a patch, in pixels: the stem halves twice, and once more with each stage but the first."""
+        return 2 ** (len(self.config["stem_depths"]) + 1)
 
     def build(self) -> nn.Module:
         c = self.config
-        encoder = VisionTransformer(c["patch"], c["width"], c["depth"], c["heads"], c["view"] // c["patch"], c["stem"])
-        return SelfDistillation(encoder, Prototypes(c["width"], c["hidden"], c["bottleneck"], c["prototypes"]))
+        shape = {name: c[name] for name in ("stem_width", "stem_depths", "width", "depth", "heads")}
+        head = Prototypes(c["width"], c["hidden"], c["bottleneck"], c["prototypes"])
+        return SelfDistillation(VisionTransformer(**shape, trained=c["view"] // self.patch), head)
 
     def example(self, images: Tensor, rng: torch.Generator, teacher_temperature: float = TEACHER,
                 student_temperature: float = STUDENT, centring: bool = True) -> Example:
         return {"images": images, **self._crops(images, rng, teacher_temperature, student_temperature, centring)}
 
     def training_example(self, images: Tensor, rng: torch.Generator) -> Example:
-        return self._crops(images, rng, *(self.config[name] for name in ("teacher_temperature", "student_temperature", "centring")))
+        settings = (self.config[name] for name in ("teacher_temperature", "student_temperature", "centring"))
+        return self._crops(images, rng, *settings)
 
     def _crops(self, images: Tensor, rng: torch.Generator, *settings: float) -> Example:
         """Large crops (B, 2, 3, H, H) and small ones (B, L, 3, h, h), where they lie in the photo, and the settings, (B, 3)."""
         example = {"settings": torch.tensor(settings, dtype=torch.float32, device=images.device).repeat(len(images), 1)}
-        for name, count, size, area in (("inputs", 2, self.config["view"], GLOBAL),
-                                        ("locals", self.config["locals"], self.config["local"], LOCAL)):
-            crops, boxes = zip(*(views.crop(images, rng, size, area) for _ in range(count))) if count else ((), ())
-            if count:
-                flat = torch.stack(crops, dim=1).flatten(0, 1)  # (B * count, 3, size, size)
-                flat = views.drop_colors(views.change_colors(flat, rng), rng)
-                flat = views.blur(flat, rng, sigma=(0.1, size / 48)) if name == "inputs" else flat
-                example |= {name: flat.unflatten(0, (-1, count)), f"{name}_boxes": torch.stack(boxes, dim=1)}
+        kinds = ("inputs", 2, self.config["view"], GLOBAL), ("locals", self.config["locals"], self.config["local"], LOCAL)
+        for name, count, size, area in kinds:
+            crops, boxes = zip(*(views.crop(images, rng, size, area) for _ in range(count)))
+            flat = torch.stack(crops, dim=1).flatten(0, 1)  # (B * count, 3, size, size)
+            flat = views.drop_colors(views.change_colors(flat, rng), rng)
+            flat = views.blur(flat, rng, sigma=(0.1, size / 48)) if name == "inputs" else flat
+            example |= {name: flat.unflatten(0, (-1, count)), f"{name}_boxes": torch.stack(boxes, dim=1)}
         return {**example, "targets": example["inputs"]}  # what the teacher sees
 
     def predict(self, model: nn.Module, example: Example) -> Prediction:
         tokens = [model.student["encoder"](example[name].flatten(0, 1))[:, 0].unflatten(0, example[name].shape[:2])
-                  for name in ("inputs", "locals") if name in example]
+                  for name in ("inputs", "locals")]
         with torch.no_grad():
             features = model.teacher["encoder"](example["targets"].flatten(0, 1))[:, 0].unflatten(0, (-1, 2))  # (B, 2, D)
             answers = model.teacher["head"](features)
         prediction = {"student": model.student["head"](torch.cat(tokens, dim=1)), "teacher": answers,  # (B, V, K), (B, 2, K)
                       "features": features, "teacher_mean": answers.mean(dim=1), "centre": model.centre[None].clone()}
         if "images" in example:  # a tab looks at its photo closely
-            photo = example.get("photo", example["images"][:1])
-            photo = F.interpolate(photo, size=(FINE, FINE), mode="bilinear", antialias=True)
-            prediction["patches"], prediction["attention"] = model.teacher["encoder"].attention(photo)
+            prediction["patches"], prediction["attention"] = model.teacher["encoder"].attention(self._closely(example))
         return prediction
 
     def _answers(self, example: Example, prediction: Prediction) -> tuple[Tensor, Tensor]:
@@ -146,7 +137,7 @@ class DINO(PretextTask):
 
     def loss(self, example: Example, prediction: Prediction) -> tuple[Tensor, dict[str, float]]:
         teacher, student = self._answers(example, prediction)
-        cross = -torch.einsum("bik,bjk->bij", teacher, student)  # (B, 2, V): the cross-entropy of each pair of crops
+        cross = -(teacher[:, :, None] * student[:, None]).sum(dim=3)  # (B, 2, V): the cross-entropy of each pair of crops
         others = ~torch.eye(*cross.shape[1:], dtype=torch.bool, device=cross.device)  # a crop is no news to itself
         loss = cross[:, others].mean()
         with torch.no_grad():
@@ -184,7 +175,71 @@ class DINO(PretextTask):
             "feature_spread": one * feature_spread(features[:, 0]),
         }
 
+    def render(self, example: Example, prediction: Prediction) -> list[Panel]:
+        teacher, student = (shares.float().cpu() for shares in self._answers(example, prediction))
+        answers = teacher[:, 0], student[:, 1].exp()  # (B, K) each: the teacher's to one large crop, the student's to the other
+        used, raw = (shares.sort(descending=True).values.cpu() for shares in self._used(example, prediction))  # (K,)
+        large = [tuple(drawing.picture(crop) for crop in example["inputs"][:, view]) for view in (0, 1)]
+        photo, outlines = drawing.picture(self._closely(example)[0]), []
+        for name, color in (("locals_boxes", "#f0a500"), ("inputs_boxes", "#2f6fb7")):
+            outlines += [(*(round(FINE * box[n]) for n in (1, 0, 2)), color) for box in example[name][0].tolist()]
+        lit = lit_by_heads(photo, prediction["attention"][0])
+        order = answers[0][0].argsort(descending=True, stable=True)[:20]
+        lines = tuple(Line(name, tuple(shares[0, order].tolist())) for name, shares in zip(("teacher", "student"), answers))
+        ranks = sorted({round(len(used) ** (step / 40)) for step in range(41)})  # evenly along a logarithmic axis
+        curves = tuple(Line(name, tuple(s[[n - 1 for n in ranks]].tolist())) for name, s in (("centred", used), ("raw", raw)))
+        pairs = (answers[0].sqrt() @ answers[1].sqrt().T).clamp(0, 1).numpy()  # (B, B): 1 where two answers are the same
+        return [
+            Panel("photo", "Your photo", "Blue: large crops. Amber: small ones.", "photo", drawing.boxes(photo, outlines, 2)),
+            Panel("large", "Large crops", "The teacher sees these only.", "sees",
+                  drawing.side_by_side([crops[0].repeat(4, 0).repeat(4, 1) for crops in large], 8)),
+            Panel("small", "Small crops", "For the student, beside the large.", "sees",
+                  drawing.tile_board([drawing.picture(crop) for crop in example["locals"][0]], zoom=4)),
+            Panel("answers", "Their answers", "To one large crop each; the teacher's likeliest.", "answers",
+                  chart=Chart(tuple(map(float, range(1, 1 + len(order)))), lines, "prototypes, by the teacher's share", "share")),
+            Panel("attention", "Where it looks", f"{len(lit)} heads of the last block.", "answers",
+                  drawing.tile_board(lit, zoom=1)),
+            Panel("components", "What its patches say", "Like colours, like features (PCA).", "answers",
+                  principal_colors(prediction["patches"][0, 1:], FINE)),
+            Panel("pairs", "Who answers alike", "Teacher down, student across.", "judged",
+                  matrix=Matrix(pairs, 0.0, 1.0, *large, tuple((n, n) for n in range(len(pairs))), what="overlap")),
+            Panel("collapse", "What centring does", f"Entropy {entropy(used):.1f} with, {entropy(raw):.1f} without.", "judged",
+                  chart=Chart(tuple(map(float, ranks)), curves, "prototypes, by use", "share of all targets", log_x=True,
+                              level=("even", 1 / len(used)))),
+        ]
+
+    def numbers(self, model: nn.Module, example: Example, prediction: Prediction) -> dict[str, Number]:
+        teacher, student = self._answers(example, prediction)
+        metrics, (used, raw) = self.metrics(example, prediction), self._used(example, prediction)
+        mine, theirs = (entropy(shares[0]).mean().item() for shares in (teacher, student[:, :2].exp()))
+        cross = -(teacher[0] * student[0, :2].flip(0)).sum(dim=1).mean().item()
+        agree, others = metrics["accuracy"].mean().item(), metrics["agreement_shuffled"].mean().item()
+        own, spread = (metrics[name][0].item() for name in ("accuracy", "feature_spread"))
+        most, most_raw, top = used.max().item(), raw.max().item(), math.log(len(used))
+        return {
+            "agreement": Number("Same favourite", own, f"{round(2 * own)} of 2", "your photo's large crops, each way"),
+            "agreement_batch": Number("In all photos here", agree, f"{agree:.0%}", f"with another photo's: {others:.0%}"),
+            "entropy_teacher": Number("Teacher's entropy", mine, f"{mine:.2f}", f"from 0 (one) to {top:.2f} (all)"),
+            "entropy_student": Number("Student's entropy", theirs, f"{theirs:.2f}", "softer, as its temperature is higher"),
+            "kl": Number("KL divergence", cross - mine, f"{cross - mine:.2f}", "what the student has still to learn of these"),
+            "most_used": Number("Most used prototype", most, f"{most:.1%}", f"of all targets; without centring {most_raw:.1%}"),
+            "most_used_raw": Number("Most used, not centred", most_raw),
+            "entropy_mean": Number("Entropy of the mean answer", entropy(used).item()),
+            "entropy_mean_raw": Number("Entropy of the mean answer, not centred", entropy(raw).item()),
+            "feature_spread": Number("Feature spread", spread, f"{spread:.2f}", "0: collapsed, 1: even"),
+        }
+
     def features(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
         tokens = model.teacher["encoder"](images)  # (B, 1 + N, D)
         side = round((tokens.shape[1] - 1) ** 0.5)
         return tokens[:, 0], tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+
+    def _closely(self, example: Example) -> Tensor:
+        """The visitor's photo at the size at which the tab looks at it, (1, 3, H, H)."""
+        photo = example.get("photo", example["images"][:1])
+        return F.interpolate(photo, size=(FINE, FINE), mode="bilinear", antialias=True)
+
+    def _used(self, example: Example, prediction: Prediction) -> tuple[Tensor, Tensor]:
+        """Each prototype's share of all targets, (K,), with the centre taken off and without."""
+        sharp, centre = example["settings"][0, 0], prediction["centre"]
+        return tuple(((prediction["teacher"] - taken) / sharp).softmax(dim=2).mean(dim=(0, 1)) for taken in (centre, 0 * centre))
