@@ -10,7 +10,7 @@ against each. One prototype takes everything: so the teacher's mean answer, the 
 get the same: so the teacher's answers are made sharper than the student's by a lower temperature. Either guard alone leads to
 what the other prevents. And crops of one photo have its colours in common, so colours are changed, dropped and blurred.
 
-Where we differ from the paper. A transformer of 1 million parameters on crops of 48 and 24 px instead of 22 million on 224 and 96;
+Where we differ from the paper. A transformer of 1 million parameters on crops of 48 and 24 px, not of 22 million on 224 and 96;
 patches of 8 px that come from a small residual network, since patches cut out at once take longer to learn (Xiao et al. 2021);
 1024 prototypes instead of 65 536; a teacher that follows faster, as the training is short, and temperatures that do not change;
 no solarised crops, and the last layer, whose prototypes all have length 1, learns from the first step.
