@@ -83,9 +83,10 @@ class Prototypes(nn.Module):
 
 
 def lit_by_heads(photo: np.ndarray, attention: Tensor) -> list[np.ndarray]:
-    """A square picture for each head, lit where it attends to, from attention (heads, N); its brightest place is fully lit."""
+    """A square picture for each head from attention (heads, N): fully lit where it attends to most, dark where it does least."""
     heads = attention.unflatten(1, (round(attention.shape[1] ** 0.5), -1))
-    return [drawing.glow(photo, drawing.resize_map(head / head.max(), len(photo)).cpu().numpy()) for head in heads]
+    shares = [(head - head.min()) / (head.max() - head.min()).clamp(min=1e-12) for head in heads]
+    return [drawing.glow(photo, drawing.resize_map(share, len(photo)).cpu().numpy()) for share in shares]
 
 
 def principal_colors(patches: Tensor, size: int) -> np.ndarray:
