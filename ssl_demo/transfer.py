@@ -29,7 +29,7 @@ from tqdm import tqdm
 from . import probes
 from .checkpoints import UNTRAINED, bundled, load_weights, task_of
 from .data import Photos, centre
-from .finetuning import steps_for, teach
+from .finetuning import Classify, steps_for, teach
 from .inference import pick_device
 from .labelled import Labelled, load_labelled
 from .pretext import all_tasks
@@ -91,6 +91,12 @@ def over(photos: Photos, size: int, function: Callable[[Tensor], Tensor], name: 
     return torch.cat(results)
 
 
+def answers(classifier: Classify, network: nn.Module, photos: Photos, name: str = "") -> Tensor:
+    """What a trained classifier says of photos: logits (N, K)."""
+    network = network.to(pick_device()).eval()
+    return over(photos, classifier.size, lambda images: classifier.predict(network, {"inputs": images})["logits"], name)
+
+
 @dataclass
 class Encoder:
     """One line of the results: a network of a task as it was trained (`network`), or as it is for a seed.
@@ -105,10 +111,9 @@ class Encoder:
     network: nn.Module | None = None
     _frozen: dict[int, Frozen] = field(default_factory=dict, repr=False)
 
-    @property
-    def by_chance(self) -> bool:
-        """Whether the network differs from seed to seed."""
-        return self.kind in (UNTRAINED, SUPERVISED)
+    def is_by_chance(self, protocol: str, per_class: int | None) -> bool:
+        """Whether another seed would give another result."""
+        return protocol == "finetune" or per_class is not None or self.kind in (UNTRAINED, SUPERVISED)
 
     def fresh(self, seed: int) -> nn.Module:
         """The network to begin with: trained as it is, or drawn by the seed."""
@@ -121,7 +126,7 @@ class Encoder:
     def frozen(self, seed: int) -> Frozen:
         """The network whose features are asked, of those that need no labels."""
         assert self.kind != SUPERVISED
-        key = seed if self.by_chance else 0
+        key = seed if self.kind == UNTRAINED else 0
         if key not in self._frozen:
             self._frozen[key] = Frozen(self.name, self.task, self.fresh(seed))
         return self._frozen[key]
@@ -147,9 +152,7 @@ class Encoder:
             kind = SUPERVISED if self.kind == SUPERVISED else protocol
             classifier, network = self.taught(data, places, kind, seed, epochs)
             if protocol == "finetune":
-                network = network.to(pick_device()).eval()
-                logits = over(data.test, self.task.size, lambda x: classifier.predict(network, {"inputs": x})["logits"], self.name)
-                return probes.accuracy(logits, data.test_labels)
+                return probes.accuracy(answers(classifier, network, data.test, self.name), data.test_labels)
             frozen = Frozen(self.name, classifier, network)
         else:
             frozen = self.frozen(seed)
@@ -208,9 +211,8 @@ def measure(encoder: Encoder, data: Labelled, protocol: str, per_class: int | No
 
     Where nothing is left to chance, one draw is all there are.
     """
-    by_chance = per_class is not None or encoder.by_chance or protocol == "finetune"
     start, accuracies = time.perf_counter(), []
-    for number in range(seed, seed + (seeds if by_chance else 1)):
+    for number in range(seed, seed + (seeds if encoder.is_by_chance(protocol, per_class) else 1)):
         accuracies.append(encoder.score(data, protocol, data.draw(per_class, number), number, epochs))
     spread = statistics.stdev(accuracies) if len(accuracies) > 1 else None
     result = {"encoder": encoder.name, "accuracy": statistics.fmean(accuracies), "seconds": time.perf_counter() - start,
