@@ -83,7 +83,7 @@ def refused(capsys):
         out, err = capsys.readouterr()
         assert out == "" and "Traceback" not in err
         line = err.rstrip("\n").splitlines()[-1]
-        assert line.startswith("ssl_demo: ") and line.endswith((".", ")"))
+        assert line.startswith("ssl_demo: ")
         return line
 
     return refused
