@@ -109,18 +109,23 @@ def _torchvision(name: str, side: int) -> Labelled:
         for split in splits:
             photos.append(load_photos([f"torchvision:{name}/{split}"], side))
             every = _labels(torchvision_set(f"{name}/{split}", cache_folder())[1])
-            labels += [str(every[int(photo.rpartition("/")[2])]).zfill(3) for photo in photos[-1].names]
+            labels += [every[int(photo.rpartition("/")[2])] for photo in photos[-1].names]
             parts += [part] * len(photos[-1])
     array = np.concatenate([part.array for part in photos])
     return _parted(Photos(array, sum((part.names for part in photos), []), sum(part.skipped for part in photos)), parts, labels)
 
 
-def _labels(dataset) -> list[int]:
+def _labels(dataset) -> list[str]:
     """The class of each photo, without decoding one where the set keeps them apart; each keeps them under a name of its own."""
     for name in ("targets", "labels", "_labels"):
         if hasattr(dataset, name):
-            return [int(label) for label in getattr(dataset, name)]
-    return [label for _, label in getattr(dataset, "_samples", dataset)]
+            numbers = [int(label) for label in getattr(dataset, name)]
+            break
+    else:
+        numbers = [label for _, label in getattr(dataset, "_samples", dataset)]
+    names = [name if isinstance(name, str) else name[0] for name in getattr(dataset, "classes", [])]
+    named = len(set(names)) == len(names) > max(numbers)
+    return [names[number] if named else f"{number:03d}" for number in numbers]
 
 
 def _parted(photos: Photos, parts: list[str], labels: list[str]) -> Labelled:

@@ -247,6 +247,7 @@ class FakeSet:
                 raise OSError("<urlopen error no route to host>")
             print("Downloading ...")
             file.write_bytes(b"photos")
+        self.classes = ["plane", "car", "bird"]
         self.train, self.targets = train, [2, 0, 2, 0, 0, 2] if train else [0, 2, 2, 0]
 
     def __len__(self):
@@ -269,8 +270,8 @@ def fake_set(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["CIFAR10", "cifar-10"])
 def test_torchvision_set_by_name(fake_set, name, capsys):
     data = load_labelled(f"torchvision:{name}", 48)
-    assert data.classes == ["000", "002"] and data.train_labels.tolist() == [1, 0, 1, 0, 0, 1]
-    assert data.test_labels.tolist() == [0, 1, 1, 0] and data.test.names[0] == "CIFAR10/train=False/000000"
+    assert data.classes == ["bird", "plane"] and data.train_labels.tolist() == [0, 1, 0, 1, 1, 0]
+    assert data.test_labels.tolist() == [1, 0, 0, 1] and data.test.names[0] == "CIFAR10/train=False/000000"
     assert np.abs(data.test.array[data.test.index[1]].astype(int) - np.asarray(crop("rocket", 13))).max() == 0
     assert capsys.readouterr().out == "", "what a set prints must not stand among the JSON"
 
