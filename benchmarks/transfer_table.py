@@ -98,6 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     names = options.encoders.split(",") if options.encoders else everything()
     protocols = options.protocol.split(",")
     counts = [None if count == "all" else int(count) for count in options.labels.split(",")]
+    counts.sort(key=lambda count: count is not None)  # all first, whose features hold those of the others
     assert set(protocols) <= set(transfer.PROTOCOLS), protocols
     data = load_labelled(options.data)
     about = {"data": Path(options.data).name, "classes": data.classes, "train": len(data.train), "test": len(data.test),
@@ -113,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
                 if new.items() <= old.items() and len(old["accuracies"]) >= draws:
                     continue
                 result = transfer.measure(encoder, data, protocol, count, draws, epochs=options.epochs)
-                figures = {key: round(result[key], 4) for key in ("accuracy", "spread", "seconds") if result[key] is not None}
+                figures = {key: round(result[key], 4) for key in ("accuracy", "spread") if result[key] is not None}
                 row = {**new, "spread": None, **figures, "accuracies": [round(value, 4) for value in result["accuracies"]],
                        "features": result["features"], "date": time.strftime("%Y-%m-%d")}  # fmt: skip
                 keep(options.out, row, about)
