@@ -101,7 +101,8 @@ def answers(classifier: Classify, network: nn.Module, photos: Photos, name: str 
 class Encoder:
     """One line of the results: a network of a task as it was trained (`network`), or as it is for a seed.
 
-    kind: "trained", "untrained", "supervised" or "pixels". Two lines with the same weights share what they keep.
+    kind: "trained", "untrained", "supervised" or "pixels". kept: by the seed, the networks whose features were asked; two names
+    for the same may share them.
     """
 
     name: str
@@ -109,7 +110,7 @@ class Encoder:
     task: object  # a PretextTask, or Pixels
     architecture: str = ""  # the name it was chosen by, where it is not a trained one
     network: nn.Module | None = None
-    _frozen: dict[int, Frozen] = field(default_factory=dict, repr=False)
+    kept: dict[int, Frozen] = field(default_factory=dict, repr=False)
 
     def is_by_chance(self, protocol: str, per_class: int | None) -> bool:
         """Whether another seed would give another result."""
@@ -127,9 +128,9 @@ class Encoder:
         """The network whose features are asked, of those that need no labels."""
         assert self.kind != SUPERVISED
         key = seed if self.kind == UNTRAINED else 0
-        if key not in self._frozen:
-            self._frozen[key] = Frozen(self.name, self.task, self.fresh(seed))
-        return self._frozen[key]
+        if key not in self.kept:
+            self.kept[key] = Frozen(self.name, self.task, self.fresh(seed))
+        return self.kept[key]
 
     def width(self) -> int:
         """D, the number of features."""
@@ -149,7 +150,7 @@ class Encoder:
         """The share of test photos told rightly after hearing the labels of the training photos at these places."""
         classes, labels = len(data.classes), data.train_labels[places]
         if protocol == "finetune" or self.kind == SUPERVISED:
-            kind = SUPERVISED if self.kind == SUPERVISED else protocol
+            kind = SUPERVISED if self.kind == SUPERVISED else "finetune"
             classifier, network = self.taught(data, places, kind, seed, epochs)
             if protocol == "finetune":
                 return probes.accuracy(answers(classifier, network, data.test, self.name), data.test_labels)
@@ -170,14 +171,16 @@ def choose(names: Sequence[str] = ()) -> list[Encoder]:
     Raises ValueError for a name that stands for nothing.
     """
     tasks = all_tasks()
-    names = list(dict.fromkeys(names or [name for name in tasks if bundled(name)]))
+    names = names or [name for name in tasks if bundled(name)]
     bases = [name.removesuffix(f":{UNTRAINED}").removesuffix(f":{SUPERVISED}") for name in names]
     first = next((base for base in bases if base not in (UNTRAINED, SUPERVISED, PIXELS)), None)
     if first is None:
         first = next((name for name in tasks if bundled(name)), next(iter(tasks)))
-    if not any(name == UNTRAINED or name == f"{first}:{UNTRAINED}" for name in names):
-        names.append(UNTRAINED)
-    return [_encoder(name, first) for name in [*names, *([] if PIXELS in names else [PIXELS])]]
+    encoders = [_encoder(name, first) for name in dict.fromkeys([*names, UNTRAINED, PIXELS])]
+    shared: dict[tuple, dict] = {}
+    for encoder in encoders:
+        encoder.kept = shared.setdefault((encoder.kind, encoder.architecture or encoder.name), encoder.kept)
+    return encoders
 
 
 def _encoder(name: str, first: str) -> Encoder:

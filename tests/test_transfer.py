@@ -343,7 +343,8 @@ def test_supervised_features(call, classes, weights, protocol):
 def test_every_task_has_features_to_ask(call, classes, no_weights):
     names = [f"{name}:untrained" for name in all_tasks()]
     report = call("--data", classes, "--encoders", ",".join(names), "--protocol", "knn", "--labels-per-class", 2)
-    assert [result["encoder"] for result in report["results"]] == [*names, "pixels"], "the first's is the untrained one"
+    assert [result["encoder"] for result in report["results"]] == [*names, "untrained", "pixels"]
+    assert report["results"][-2]["accuracy"] == report["results"][0]["accuracy"], "the first's is the untrained one"
     assert all(result["accuracy"] > 1 / 3 for result in report["results"])
 
 
@@ -355,8 +356,9 @@ def test_bundled_weights_are_chosen_when_none_are_named(no_weights, weights):
     by_name = transfer.choose(["rotation-a", "rotation", "rotation-a"])
     assert [encoder.name for encoder in by_name] == ["rotation-a", "rotation", "untrained", "pixels"]
     assert by_name[2].task.config == create("rotation", **SMALL).config, "untrained has the same architecture"
-    said = transfer.choose(["rotation", "rotation:untrained"])
-    assert [encoder.name for encoder in said] == ["rotation", "rotation:untrained", "pixels"], "untrained twice would be the same"
+    twice = transfer.choose(["rotation", "rotation:untrained"])
+    assert [encoder.name for encoder in twice] == ["rotation", "rotation:untrained", "untrained", "pixels"]
+    assert twice[1].frozen(3) is twice[2].frozen(3), "one network under two names is asked once"
 
 
 def test_untrained_networks_are_drawn_by_the_seed(weights):
