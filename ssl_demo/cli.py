@@ -111,7 +111,7 @@ def _list(options) -> dict:
 def _run(options) -> dict:
     from . import inference
     from .checkpoints import UNTRAINED, find
-    from .drawing import save_panel
+    from .figures import save_panel
 
     inference.limit_threads()
     controls = _pairs(options.set)

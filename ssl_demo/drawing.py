@@ -1,17 +1,12 @@
 """Small uint8 pictures: (H, W, 3) arrays in, arrays out. No network, no page."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
-
-from .pretext import Bar, Panel
-from .video import encode_mp4
 
 RIGHT, WRONG = "#35c07a", "#ff6b3d"  # answers, as drawn into photos
 HIDDEN = (224, 222, 217)  # the colour of what a network was not shown, everywhere
@@ -50,46 +45,6 @@ def cover(image: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 def cells(values: Tensor, side: int, cell: int) -> Tensor:
     """Values of a grid's patches (N,) spread over the pixels of their patches, (side * cell, side * cell)."""
     return values.reshape(side, side).repeat_interleave(cell, 0).repeat_interleave(cell, 1)
-
-
-def panel_picture(panel: Panel, least: int = 384) -> np.ndarray:
-    """A panel as a picture to keep: each of its pixels a square of whole pixels, at least `least` wide; or its bars.
-
-    Of a video, the frame in the middle.
-    """
-    if panel.bars:
-        return bar_picture(panel.bars, least)
-    image = panel.image if panel.video is None else panel.video[len(panel.video) // 2]
-    factor = -(-least // image.shape[1])
-    return image.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def bar_picture(bars: tuple[Bar, ...], width: int = 384) -> np.ndarray:
-    """Bars as a picture, (48 * bars + 16, width, 3): the answer filled in blue, the truth outlined and ticked."""
-    canvas = Image.new("RGB", (width, 48 * len(bars) + 16), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(18)
-    labels = [f"{bar.label}{' (true)' if bar.true else ''}" for bar in bars]
-    left = max(116, 24 + round(max(draw.textlength(label, font) for label in labels)))
-    for row, (bar, label) in enumerate(zip(bars, labels)):
-        top, room = 8 + 48 * row, max(40, width - left - 84)
-        draw.text((12, top + 24), label, fill="#222", font=font, anchor="lm")
-        draw.rectangle((left, top + 8, left + room, top + 40), fill="#eeeeee", outline="#222222" if bar.true else None, width=2)
-        color = "#2f6fb7" if bar.chosen else "#9db4cc"
-        draw.rectangle((left + 2, top + 10, left + 2 + round((room - 4) * bar.value), top + 38), fill=color)
-        draw.text((width - 8, top + 24), f"{bar.value:.1%}", fill="#222", font=font, anchor="rm")
-    return np.asarray(canvas)
-
-
-def save_panel(path: Path, panel: Panel) -> Path:
-    """Writes a panel under a temporary name first, a picture as PNG, without loss, a video as MP4; `path` with its ending."""
-    path = path.with_name(f"{path.name}.{'png' if panel.video is None else 'mp4'}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    if panel.video is None:
-        Image.fromarray(panel_picture(panel)).save(temporary, "PNG")
-    else:
-        temporary.write_bytes(encode_mp4(panel.video, panel.fps))
-    os.replace(temporary, path)
-    return path
 
 
 def seed_all(seed: int) -> torch.Generator:

@@ -14,7 +14,8 @@ from ssl_demo.inference import Result
 from ssl_demo.pretext import Panel, all_tasks
 from ssl_demo.progress import Cancelled, steps
 from ssl_demo.ui import task_tab
-from ssl_demo.ui.story import data_url, panel_html, progress_html
+from ssl_demo.ui.panels import data_url, panel_html
+from ssl_demo.ui.story import progress_html
 from ssl_demo.video import load_clip
 
 TASK = next(iter(all_tasks().values()))

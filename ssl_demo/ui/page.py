@@ -13,8 +13,8 @@ from ..images import square
 from ..pretext import all_tasks
 from ..video import LIMITS, Clip
 from .clip_input import ClipInput
+from .panels import data_url
 from .photo_input import PhotoInput
-from .story import data_url
 from .task_tab import QUICK, TaskTab
 
 CSS = Path(__file__).with_name("style.css")

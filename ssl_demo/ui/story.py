@@ -1,18 +1,12 @@
 """What a task's tab tells, as HTML: its panels in four steps, its figures, and how good it is. Strings out; no events."""
 
-import base64
 import html
-import io
 from collections.abc import Iterable
 
-import numpy as np
-from PIL import Image
-
-from ..images import limit
 from ..inference import Result
-from ..pretext import Bar, Card, Number, Panel
+from ..pretext import Card, Number
 from ..progress import steps
-from ..video import encode_mp4
+from .panels import panel_html
 
 STEPS = {
     "photo": "Photo",
@@ -33,40 +27,6 @@ def story(result: Result, card: Card) -> str:
     shortcut = f'<p class="shortcut"><b>What could cheat.</b> {html.escape(card.shortcut)}</p>'
     notes = f'<div class="notes">{figures_html(result.figures.values())}{shortcut}</div>'
     return f'<div class="story">{"".join(columns)}{notes}</div>'
-
-
-def panel_html(panel: Panel) -> str:
-    """One panel with title and caption. One that can be clicked or painted on says what that does, and carries its name for the
-    page's script."""
-    title, caption = html.escape(panel.title), html.escape(panel.caption)
-    if panel.video is not None:
-        height, width = panel.video.shape[1:3]
-        wide = ' class="wide"' if width > height else ""
-        body = (f'<video src="{video_url(panel)}" aria-label="{title}. {caption}" width="{width}" height="{height}"{wide} '
-                'autoplay muted loop playsinline controls></video>')
-    elif panel.image is None:
-        body = bars_html(panel.bars)
-    else:
-        attributes = f' data-click="{panel.name}" role="button" tabindex="0"' if panel.click else ""
-        attributes += f' data-brush="{panel.name}"' if panel.brush else ""
-        height, width = panel.image.shape[:2]
-        body = f'<img src="{data_url(panel.image)}" alt="{title}. {caption}" width="{width}" height="{height}"{attributes}>'
-        if panel.brush:
-            body = f'<div class="canvas">{body}</div>' + BRUSH_TOOLS
-    if hint := panel.click or panel.brush:
-        caption += f' <em class="hint">{html.escape(hint)}</em>'
-    return f'<figure class="panel" data-panel="{panel.name}"><h4>{title}</h4>{body}<figcaption>{caption}</figcaption></figure>'
-
-
-def bars_html(bars: Iterable[Bar]) -> str:
-    """Shares as bars. The true one is ticked and the answer named, so that colour is not the only sign."""
-    rows = []
-    for bar in bars:
-        marks = (' <b class="true">✓ true</b>' if bar.true else "") + (' <b class="chosen">answer</b>' if bar.chosen else "")
-        kind = "right" if bar.true and bar.chosen else "wrong" if bar.chosen else "other"
-        rows.append(f'<li class="{kind}"><div><span>{html.escape(bar.label)}{marks}</span><span>{bar.value:.1%}</span></div>'
-                    f'<div class="track"><div class="fill" style="width:{bar.value:.1%}"></div></div></li>')
-    return f'<ul class="bars">{"".join(rows)}</ul>'
 
 
 def figures_html(figures: Iterable[Number]) -> str:
@@ -106,30 +66,12 @@ def score_html(card: Card, weights: dict) -> str:
             f"is better)</small></p><ul>{bars}</ul>{also}</div>")
 
 
-def data_url(image: np.ndarray, longest: int = 640) -> str:
-    """A picture as a PNG inside the page: exact pixels, and no file of a visitor's photo on the server.
-
-    One with more than `longest` pixels a side is made smaller, since no panel is drawn larger.
-    """
-    stream, picture = io.BytesIO(), Image.fromarray(image)
-    limit(picture, longest).save(stream, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def video_url(panel: Panel) -> str:
-    """A panel's clip as H.264 inside the page."""
-    return "data:video/mp4;base64," + base64.b64encode(encode_mp4(panel.video, panel.fps)).decode()
-
-
 def progress_html(done: int, of: int, doing: str, seconds: float) -> str:
     """How far a run is that began `seconds` ago."""
     left = f", about {seconds / done * (of - done):.0f} s left" if done else ""
     return (f'<div class="progress" role="status"><span>{html.escape(doing)}: {done} of {of}{left}</span>'
             f'<div class="track"><div class="fill" style="width:{done / max(1, of):.0%}"></div></div></div>')
 
-
-BRUSH_TOOLS = ('<div class="brush"><label>Brush <input type="range" class="brush-size" min="1" max="15" value="5"></label>'
-               '<button type="button" class="brush-clear">Clear</button></div>')
 
 # Pictures are replaced with every answer, so the listeners sit on the component and ask what was hit. Strokes that no answer has
 # shown yet are sent again with the next one: of several quick ones only the last event may be handled, and twice painted is once.
@@ -149,6 +91,10 @@ element.addEventListener('click', (event) => {
     pending = [];
     trigger('select', {panel: clear.closest('[data-panel]').dataset.panel, strokes: ''});
   }
+});
+element.addEventListener('pointerover', (event) => {  // a cell of a matrix says what it holds
+  const cell = event.target.closest('[data-says]');
+  if (cell) cell.closest('.panel').querySelector('.says').textContent = cell.dataset.says;
 });
 element.addEventListener('keydown', (event) => {
   const image = event.target.closest('[data-click]');

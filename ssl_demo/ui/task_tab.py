@@ -13,7 +13,7 @@ from PIL import Image
 
 from .. import inference
 from ..checkpoints import UNTRAINED, bundled
-from ..drawing import panel_picture
+from ..figures import panel_picture
 from ..inference import Result
 from ..pretext import Control, Panel, PretextTask
 from ..progress import listening

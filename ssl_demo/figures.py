@@ -1,0 +1,144 @@
+"""Panels as pictures to keep: what the command line writes and the API returns. The page draws its own, see `ui/panels.py`."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .drawing import heat
+from .pretext import Bar, Chart, Matrix, Panel
+from .video import encode_mp4
+
+INK, SOFT, GRID = "#222222", "#6b6760", "#dcd8d0"
+COLORS = ("#2f6fb7", "#b3431e", "#1f7a4d", "#7a4fa3", "#8a6d1f", "#4a4a4a")  # of a chart's lines, in their order
+
+
+def panel_picture(panel: Panel, least: int = 384) -> np.ndarray:
+    """A panel as a picture to keep, at least `least` wide: each pixel of an image a square of whole pixels; bars, matrix, chart.
+
+    Of a video, the frame in the middle.
+    """
+    if panel.bars:
+        return bar_picture(panel.bars, least)
+    if panel.matrix is not None:
+        return matrix_picture(panel.matrix, least)
+    if panel.chart is not None:
+        return chart_picture(panel.chart, 2 * least)
+    image = panel.image if panel.video is None else panel.video[len(panel.video) // 2]
+    factor = -(-least // image.shape[1])
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def bar_picture(bars: tuple[Bar, ...], width: int = 384) -> np.ndarray:
+    """Bars as a picture, (48 * bars + 16, width, 3): the answer filled in blue, the truth outlined and ticked."""
+    canvas = Image.new("RGB", (width, 48 * len(bars) + 16), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(18)
+    labels = [f"{bar.label}{' (true)' if bar.true else ''}" for bar in bars]
+    left = max(116, 24 + round(max(draw.textlength(label, font) for label in labels)))
+    for row, (bar, label) in enumerate(zip(bars, labels)):
+        top, room = 8 + 48 * row, max(40, width - left - 84)
+        draw.text((12, top + 24), label, fill="#222", font=font, anchor="lm")
+        draw.rectangle((left, top + 8, left + room, top + 40), fill="#eeeeee", outline="#222222" if bar.true else None, width=2)
+        color = "#2f6fb7" if bar.chosen else "#9db4cc"
+        draw.rectangle((left + 2, top + 10, left + 2 + round((room - 4) * bar.value), top + 38), fill=color)
+        draw.text((width - 8, top + 24), f"{bar.value:.1%}", fill="#222", font=font, anchor="rm")
+    return np.asarray(canvas)
+
+
+def matrix_picture(matrix: Matrix, least: int = 384) -> np.ndarray:
+    """The cells of a matrix in colours, small pictures along its edges, marked cells framed; as square as the matrix is."""
+    rows, columns = matrix.values.shape
+    left, top = bool(matrix.row_pictures), bool(matrix.column_pictures)
+    cell = max(8, -(-least // (columns + left)))
+    colors = heat((np.nan_to_num(matrix.values) - matrix.low) / max(matrix.high - matrix.low, 1e-12))
+    canvas = Image.new("RGB", ((columns + left) * cell, (rows + top) * cell), "white")
+    draw = ImageDraw.Draw(canvas)
+
+    def corner(row: int, column: int) -> tuple[int, int]:
+        return (column + left) * cell, (row + top) * cell
+
+    for row in range(rows):
+        for column in range(columns):
+            x, y = corner(row, column)
+            if (row, column) not in matrix.empty:
+                draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=tuple(colors[row, column].tolist()))
+    for row, column in matrix.marked:
+        x, y = corner(row, column)
+        draw.rectangle((x, y, x + cell - 1, y + cell - 1), outline="#35c07a", width=max(2, cell // 8))
+    edges = [(number, -1) for number in range(len(matrix.row_pictures))], [(-1, n) for n in range(len(matrix.column_pictures))]
+    for places, pictures in zip(edges, (matrix.row_pictures, matrix.column_pictures)):
+        for place, picture in zip(places, pictures):
+            canvas.paste(Image.fromarray(picture).resize((cell - 2, cell - 2)), corner(*place))
+    return np.asarray(canvas)
+
+
+def ticks(low: float, high: float, log: bool = False, most: int = 5) -> list[float]:
+    """At most about `most` round numbers from `low` to `high`: powers of ten, or steps of 1, 2 or 5 times one."""
+    if log:
+        powers = [10.0**p for p in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)]
+        return powers if len(powers) > 1 else [low, high]
+    rough = (high - low) / max(1, most - 1) or 1.0
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * s for s in (1, 2, 5, 10) if power * s >= rough * 0.999)
+    return [round(n * step, 12) for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def limits(chart: Chart) -> tuple[float, float]:
+    """The lowest and the highest y of a chart, its level in it, with a little air."""
+    values = [y for line in chart.lines for y in line.y if math.isfinite(y)] + ([chart.level[1]] if chart.level else [])
+    low, high = min(values), max(values)
+    air = 0.06 * (high - low) or max(abs(high), 1.0) * 0.1
+    return (0.0 if 0 <= low < 0.3 * high else low - air), high + air
+
+
+def place(value: float, low: float, high: float, log: bool = False) -> float:
+    """Where a value stands between two ends, 0 to 1."""
+    if log:
+        value, low, high = (math.log(max(number, 1e-12)) for number in (value, low, high))
+    return (value - low) / ((high - low) or 1.0)
+
+
+def chart_picture(chart: Chart, width: int = 768) -> np.ndarray:
+    """The curves of a chart with their axes, (3/4 width, width, 3)."""
+    height, font = width * 3 // 4, ImageFont.load_default(width // 40)
+    canvas = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    left, top, right, bottom = width // 9, height // 9, width - width // 20, height - height // 6
+    (low, high), (first, last) = limits(chart), (chart.x[0], chart.x[-1])
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (left + place(x, first, last, chart.log_x) * (right - left), bottom - place(y, low, high) * (bottom - top))
+
+    for y in ticks(low, high):
+        draw.line((*at(first, y), *at(last, y)), fill=GRID, width=1)
+        draw.text((left - 8, at(first, y)[1]), f"{y:g}", fill=SOFT, font=font, anchor="rm")
+    for x in ticks(first, last, chart.log_x):
+        draw.text((at(x, low)[0], bottom + 6), f"{x:g}", fill=SOFT, font=font, anchor="ma")
+    draw.text(((left + right) / 2, height - 6), chart.x_label, fill=INK, font=font, anchor="mb")
+    draw.text((8, 6), chart.y_label, fill=INK, font=font, anchor="la")
+    if chart.level:
+        name, y = chart.level
+        draw.line((*at(first, y), *at(last, y)), fill=SOFT, width=2)
+        draw.text((right, at(last, y)[1] - 2), name, fill=SOFT, font=font, anchor="rb")
+    if chart.now is not None:
+        draw.line((*at(chart.now, low), *at(chart.now, high)), fill=INK, width=1)
+    for number, (line, color) in enumerate(zip(chart.lines, COLORS)):
+        points = [at(x, y) for x, y in zip(chart.x, line.y) if math.isfinite(y)]
+        draw.line(points, fill=color, width=width // 190)
+        if len(chart.lines) > 1:
+            draw.text((right, 6 + number * width // 32), line.label, fill=color, font=font, anchor="ra")
+    return np.asarray(canvas)
+
+
+def save_panel(path: Path, panel: Panel) -> Path:
+    """Writes a panel under a temporary name first, a picture as PNG, without loss, a video as MP4; `path` with its ending."""
+    path = path.with_name(f"{path.name}.{'png' if panel.video is None else 'mp4'}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    if panel.video is None:
+        Image.fromarray(panel_picture(panel)).save(temporary, "PNG")
+    else:
+        temporary.write_bytes(encode_mp4(panel.video, panel.fps))
+    os.replace(temporary, path)
+    return path

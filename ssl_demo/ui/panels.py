@@ -1,0 +1,131 @@
+"""One panel as HTML: a picture, a clip, bars, a matrix or a chart, with its title and caption. Strings out; no events."""
+
+import base64
+import html
+import io
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+
+from ..drawing import heat
+from ..figures import limits, place, ticks
+from ..images import limit
+from ..pretext import Bar, Chart, Matrix, Panel
+from ..video import encode_mp4
+
+BRUSH_TOOLS = ('<div class="brush"><label>Brush <input type="range" class="brush-size" min="1" max="15" value="5"></label>'
+               '<button type="button" class="brush-clear">Clear</button></div>')
+
+
+def panel_html(panel: Panel) -> str:
+    """One panel with title and caption. One that can be clicked or painted on says what that does, and carries its name for the
+    page's script."""
+    title, caption = html.escape(panel.title), html.escape(panel.caption)
+    if panel.video is not None:
+        height, width = panel.video.shape[1:3]
+        wide = ' class="wide"' if width > height else ""
+        body = (f'<video src="{video_url(panel)}" aria-label="{title}. {caption}" width="{width}" height="{height}"{wide} '
+                'autoplay muted loop playsinline controls></video>')
+    elif panel.bars:
+        body = bars_html(panel.bars)
+    elif panel.matrix is not None:
+        body = matrix_html(panel.matrix, f"{title}. {caption}")
+    elif panel.chart is not None:
+        body = chart_html(panel.chart, f"{title}. {caption}")
+    else:
+        attributes = f' data-click="{panel.name}" role="button" tabindex="0"' if panel.click else ""
+        attributes += f' data-brush="{panel.name}"' if panel.brush else ""
+        height, width = panel.image.shape[:2]
+        body = f'<img src="{data_url(panel.image)}" alt="{title}. {caption}" width="{width}" height="{height}"{attributes}>'
+        if panel.brush:
+            body = f'<div class="canvas">{body}</div>' + BRUSH_TOOLS
+    if hint := panel.click or panel.brush:
+        caption += f' <em class="hint">{html.escape(hint)}</em>'
+    return f'<figure class="panel" data-panel="{panel.name}"><h4>{title}</h4>{body}<figcaption>{caption}</figcaption></figure>'
+
+
+def bars_html(bars: Iterable[Bar]) -> str:
+    """Shares as bars. The true one is ticked and the answer named, so that colour is not the only sign."""
+    rows = []
+    for bar in bars:
+        marks = (' <b class="true">✓ true</b>' if bar.true else "") + (' <b class="chosen">answer</b>' if bar.chosen else "")
+        kind = "right" if bar.true and bar.chosen else "wrong" if bar.chosen else "other"
+        rows.append(f'<li class="{kind}"><div><span>{html.escape(bar.label)}{marks}</span><span>{bar.value:.1%}</span></div>'
+                    f'<div class="track"><div class="fill" style="width:{bar.value:.1%}"></div></div></li>')
+    return f'<ul class="bars">{"".join(rows)}</ul>'
+
+
+def matrix_html(matrix: Matrix, told: str) -> str:
+    """Cells as an SVG. The page's script says below it what the cell under the pointer holds."""
+    rows, columns = matrix.values.shape
+    left, top = bool(matrix.row_pictures), bool(matrix.column_pictures)
+    colors = heat((np.nan_to_num(matrix.values) - matrix.low) / max(matrix.high - matrix.low, 1e-12))
+    drawn = []
+    for row in range(rows):
+        for column in range(columns):
+            if (row, column) in matrix.empty:
+                continue
+            right = (row, column) in matrix.marked
+            value = f"{matrix.what} {matrix.values[row, column]:.2f}{', the right one' if right else ''}"
+            drawn.append(f'<rect x="{column + left}" y="{row + top}" width="1" height="1" data-says="{html.escape(value)}" '
+                         f'fill="rgb{tuple(colors[row, column].tolist())}"/>')
+    for row, column in matrix.marked:
+        drawn.append(f'<rect class="marked" x="{column + left + 0.06}" y="{row + top + 0.06}" width="0.88" height="0.88"/>')
+    for pictures, spot in ((matrix.row_pictures, lambda n: (0, n + top)), (matrix.column_pictures, lambda n: (n + left, 0))):
+        for number, small in enumerate(pictures):
+            x, y = spot(number)
+            drawn.append(f'<image x="{x + 0.04}" y="{y + 0.04}" width="0.92" height="0.92" href="{data_url(small, 48)}"/>')
+    box = f"0 0 {columns + left} {rows + top}"
+    return (f'<svg class="matrix" viewBox="{box}" role="img" aria-label="{told}">{"".join(drawn)}</svg>'
+            f'<output class="says">{matrix.what}: {matrix.low:.2g} pale, {matrix.high:.2g} dark</output>')
+
+
+def chart_html(chart: Chart, told: str) -> str:
+    """Curves as an SVG whose letters are as large as the captions'."""
+    width, height, left, top, bottom, right = 300, 200, 36, 22, 34, 10
+    (low, high), (first, last) = limits(chart), (chart.x[0], chart.x[-1])
+
+    def across(x: float) -> float:
+        return round(left + place(x, first, last, chart.log_x) * (width - left - right), 1)
+
+    def up(y: float) -> float:
+        return round(height - bottom - place(y, low, high) * (height - bottom - top), 1)
+
+    drawn = []
+    for y in ticks(low, high):
+        drawn.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{up(y)}" y2="{up(y)}"/>'
+                     f'<text class="tick" x="{left - 5}" y="{up(y) + 4}" text-anchor="end">{y:g}</text>')
+    for x in ticks(first, last, chart.log_x):
+        drawn.append(f'<text class="tick" x="{across(x)}" y="{height - bottom + 14}" text-anchor="middle">{x:g}</text>')
+    middle = (left + width - right) / 2
+    drawn.append(f'<text x="{middle}" y="{height - 4}" text-anchor="middle">{html.escape(chart.x_label)}</text>'
+                 f'<text x="2" y="12">{html.escape(chart.y_label)}</text>')
+    if chart.level:
+        name, y = chart.level
+        drawn.append(f'<line class="level" x1="{left}" x2="{width - right}" y1="{up(y)}" y2="{up(y)}"/>'
+                     f'<text class="tick" x="{width - right}" y="{up(y) - 4}" text-anchor="end">{html.escape(name)}</text>')
+    if chart.now is not None:
+        drawn.append(f'<line class="now" x1="{across(chart.now)}" x2="{across(chart.now)}" y1="{top}" y2="{height - bottom}"/>')
+    for number, line in enumerate(chart.lines):
+        points = " ".join(f"{across(x)},{up(y)}" for x, y in zip(chart.x, line.y) if math.isfinite(y))
+        drawn.append(f'<polyline class="line-{number}" points="{points}"/>')
+    names = "".join(f'<li class="line-{number}">{html.escape(line.label)}</li>' for number, line in enumerate(chart.lines))
+    legend = f'<ul class="legend">{names}</ul>' if len(chart.lines) > 1 else ""
+    return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{told}">{"".join(drawn)}</svg>{legend}'
+
+
+def data_url(image: np.ndarray, longest: int = 640) -> str:
+    """A picture as a PNG inside the page: exact pixels, and no file of a visitor's photo on the server.
+
+    One with more than `longest` pixels a side is made smaller, since no panel is drawn larger.
+    """
+    stream, picture = io.BytesIO(), Image.fromarray(image)
+    limit(picture, longest).save(stream, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def video_url(panel: Panel) -> str:
+    """A panel's clip as H.264 inside the page."""
+    return "data:video/mp4;base64," + base64.b64encode(encode_mp4(panel.video, panel.fps)).decode()
