@@ -1,5 +1,6 @@
 """Small uint8 pictures: (H, W, 3) arrays in, arrays out. No network, no page."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -126,6 +127,44 @@ def tile_board(tiles: list[np.ndarray], framed: Sequence[int] = (), crossed: Seq
             for start, end in ((top + inset, top + corner - inset), (top + corner - inset, top + inset)):
                 draw.line((right - corner + inset, start, right - inset, end), fill=WRONG, width=zoom)
             draw.rectangle((left, top, right, bottom), outline=WRONG, width=zoom - 1)
+    return np.asarray(canvas)
+
+
+def ranking(tiles: list[np.ndarray], values: list[float], framed: int, side: int = 92) -> np.ndarray:
+    """Square pictures in rows of four, in their order, the value of each below it, one of them framed."""
+    gap, foot = 8, 20
+    canvas = Image.new("RGB", (4 * (side + gap) + gap, -(-len(tiles) // 4) * (side + foot + gap) + gap), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(16)
+    for place, (tile, value) in enumerate(zip(tiles, values, strict=True)):
+        top, left = gap + place // 4 * (side + foot + gap), gap + place % 4 * (side + gap)
+        canvas.paste(Image.fromarray(tile).resize((side, side), Image.Resampling.BICUBIC), (left, top))
+        draw.text((left + side // 2, top + side + foot // 2 + 1), f"{value:.2f}", fill="#222", font=font, anchor="mm")
+        if place == framed:
+            draw.rectangle((left - 5, top - 5, left + side + 4, top + side + 4), outline=RIGHT, width=5)
+    return np.asarray(canvas)
+
+
+def strip(values: list[float], ages: list[str], own: float, marked: int) -> np.ndarray:
+    """Values in [0, 1] as cells in rows, dark for much, the hidden colour for NaN; above them one more, framed; one is marked.
+
+    At the left, for some rows, stands the age of their first cell.
+    """
+    across = max(4, 2 ** round(math.log2(len(values)) / 2))
+    rows, cell, left, top = -(-len(values) // across), max(2, 384 // across), 46, 50
+    padded = np.full(rows * across, np.nan)
+    padded[: len(values)] = values
+    colors = heat(np.nan_to_num(padded)[:, None].clip(0, 1))[:, 0]
+    colors[np.isnan(padded)] = HIDDEN
+    canvas = Image.new("RGB", (left + across * cell + 4, top + rows * cell + 4), "white")
+    canvas.paste(Image.fromarray(colors.reshape(rows, across, 3).repeat(cell, axis=0).repeat(cell, axis=1)), (left, top))
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(17)
+    draw.rectangle((left, 6, left + 34, 40), fill=tuple(heat(np.clip([[own]], 0, 1))[0, 0].tolist()), outline=RIGHT, width=5)
+    draw.text((left + 44, 23), f"own key {own:.2f}, nearest other {values[marked]:.2f}", fill="#222", font=font, anchor="lm")
+    y, x = (top + marked // across * cell, left + marked % across * cell)
+    draw.rectangle((x - 4, y - 4, x + cell + 3, y + cell + 3), outline=WRONG, width=3)
+    for row in range(0, rows, max(1, rows // 5)):
+        draw.text((left - 6, top + row * cell), ages[row * across], fill="#222", font=font, anchor="rt")
+    draw.text((left - 6, top - 8), "age", fill="#222", font=font, anchor="rb")
     return np.asarray(canvas)
 
 
