@@ -96,15 +96,37 @@ def side_by_side(images: list[np.ndarray], gap: int = 4) -> np.ndarray:
     return canvas
 
 
-def board(shares: Tensor, framed: int, cell: int = 64) -> np.ndarray:
-    """Shares in [0, 1] of a square grid (n, n) as a heat map with their per cent written in, the cell number `framed` framed."""
-    side = len(shares)
-    canvas = Image.fromarray(heat(cells(shares.flatten(), side, cell).cpu().numpy()))
+def edged(image: np.ndarray, color: str) -> np.ndarray:
+    """The picture (H, H, 3) with its outermost pixels in one colour."""
+    inner = slice(edge := max(1, len(image) // 16), -edge)
+    framed = np.full_like(image, ImageColor.getrgb(color))
+    framed[inner, inner] = image[inner, inner]
+    return framed
+
+
+def wall(images: list[np.ndarray], across: int, gap: int = 3) -> np.ndarray:
+    """Square pictures of one size (H, H, 3) in rows of `across`, on a ground in the colour of what is hidden."""
+    step = len(images[0]) + gap
+    canvas = np.full((-(-len(images) // across) * step + gap, across * step + gap, 3), HIDDEN, dtype=np.uint8)
+    for number, image in enumerate(images):
+        top, left = (gap + at * step for at in divmod(number, across))
+        canvas[top : top + len(image), left : left + len(image)] = image
+    return canvas
+
+
+def board(shares: Tensor, framed: int, cell: int = 64, texts: Sequence[str] | None = None) -> np.ndarray:
+    """Shares in [0, 1] of a square grid (n, n) as a heat map, the cell number `framed` framed.
+
+    Written in: their per cent, or the texts. What is no number is in the colour of what is hidden.
+    """
+    side, known = len(shares), cells(shares.flatten().isfinite(), len(shares), cell).cpu().numpy()
+    canvas = Image.fromarray(cover(heat(cells(shares.flatten().nan_to_num(), side, cell).cpu().numpy()), ~known))
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(cell // 4)
     for number, share in enumerate(shares.flatten().tolist()):
         row, column = divmod(number, side)
         ink = "white" if share > 0.45 else "#222"
-        draw.text(((column + 0.5) * cell, (row + 0.5) * cell), f"{share:.0%}", fill=ink, font=font, anchor="mm")
+        text = f"{share:.0%}" if texts is None else texts[number]
+        draw.text(((column + 0.5) * cell, (row + 0.5) * cell), text, fill=ink, font=font, anchor="mm")
     row, column = divmod(framed, side)
     draw.rectangle((column * cell + 2, row * cell + 2, (column + 1) * cell - 3, (row + 1) * cell - 3), outline=RIGHT, width=5)
     return np.asarray(canvas)

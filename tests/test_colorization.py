@@ -99,7 +99,10 @@ def test_the_best_weighted_answer_is_the_truth_times_the_weights(task):
     prediction = {"logits": best[None, :, None, None], "frequencies": frequencies[None]}
     off, on = ({"rebalanced": torch.tensor([value])} for value in (False, True))
     assert torch.allclose(task._logits(off, prediction).softmax(dim=1).flatten(), truth, atol=1e-6)
-    assert torch.equal(task._logits(on, prediction), prediction["logits"])
+    answered = truth * lab.rebalancing(frequencies, task.config["answer_uniform"])
+    assert torch.allclose(task._logits(on, prediction).softmax(dim=1).flatten(), answered / answered.sum(), atol=1e-6)
+    as_trained = create("colorization", answer_uniform=0.5, **SMALL)
+    assert torch.allclose(as_trained._logits(on, prediction), prediction["logits"], atol=1e-5)
 
 
 def test_without_weights_there_is_nothing_to_undo(images):
@@ -199,8 +202,9 @@ def test_temperature_runs_from_mode_to_mean(task, model, images):
     with torch.no_grad():
         prediction = task.predict(model, task.example(images, generator()))
     mode, mean = (task._answer(task.example(images, generator(), temperature=t), prediction) for t in (0.0, 1.0))
-    assert torch.allclose(mode, lab.ab_bins()[prediction["logits"].argmax(dim=1)].movedim(-1, 1), atol=0.5)
-    shares = prediction["logits"].softmax(dim=1)
+    logits = task._logits(task.example(images, generator()), prediction)
+    assert torch.allclose(mode, lab.ab_bins()[logits.argmax(dim=1)].movedim(-1, 1), atol=0.5)
+    shares = logits.softmax(dim=1)
     assert torch.allclose(mean, torch.einsum("bqhw,qc->bchw", shares, lab.ab_bins()), atol=1e-3)
 
 

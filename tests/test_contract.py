@@ -390,6 +390,10 @@ def test_panels(result):
             assert panel.image.dtype == np.uint8 and panel.image.ndim == 3 and panel.image.shape[2] == 3 and panel.image.size
         elif panel.video is not None:
             assert panel.video.dtype == np.uint8 and len(panel.video) > 1 and panel.video.std() > 1 and panel.fps > 0
+        elif panel.matrix is not None:
+            assert panel.matrix.values.ndim == 2 and panel.matrix.values.size and panel.matrix.low < panel.matrix.high
+        elif panel.chart is not None:
+            assert all(len(line.y) == len(panel.chart.x) and line.label for line in panel.chart.lines)
         else:
             assert all(0 <= bar.value <= 1 and math.isfinite(bar.value) and bar.label for bar in panel.bars)
             assert sum(bar.true for bar in panel.bars) >= 1
@@ -409,7 +413,9 @@ def test_numbers_are_plain(result):
 
 def pixels(result):
     """All that a result shows, in a form that can be compared."""
-    drawn = [next((held.tobytes() for held in (p.image, p.video) if held is not None), p.bars) for p in result.panels]
+    arrays = [(p.image, p.video, p.matrix and p.matrix.values) for p in result.panels]
+    drawn = [next((held.tobytes() for held in held_in if held is not None), p.bars or p.chart)
+             for held_in, p in zip(arrays, result.panels)]
     return [(p.name, p.title, p.caption, p.stage, shown) for p, shown in zip(result.panels, drawn)]
 
 

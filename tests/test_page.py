@@ -14,6 +14,8 @@ from PIL import Image
 from ssl_demo.checkpoints import bundled
 from ssl_demo.images import load_photo, square
 from ssl_demo.pretext import all_tasks
+from ssl_demo.progress import steps
+from ssl_demo.ui.task_tab import TaskTab
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TASKS = list(all_tasks())
@@ -293,16 +295,28 @@ def test_a_bad_clip_is_named_and_the_one_before_stays(page, files):
     assert frames_shown(page, task) == before
 
 
-def test_long_work_shows_where_it_is_and_can_be_cancelled(page):
-    task = example_of("video")
+def test_long_work_shows_where_it_is_and_can_be_cancelled(page, monkeypatch):
+    task, done = example_of("video"), []
+
+    def answer(self, photo, *values):
+        for number in steps(range(600), "frames"):  # a minute, however fast the machine is
+            time.sleep(0.1)
+            done.append(number)
+        return "it came to its end"
+
     open_tab(page, task)
+    page.wait_for_selector(f"#{task}-progress .progress", state="detached")
     before = frames_shown(page, task)
+    monkeypatch.setattr(TaskTab, "answer", answer)
     set_slider(page, f"#{task}-frames", 96)
-    page.wait_for_selector(f"#{task}-progress .progress")
+    page.wait_for_function("selector => /frames: [1-9][0-9]* of 600, about [0-9]+ s left/.test("
+                           "document.querySelector(selector)?.innerText)", arg=f"#{task}-progress .progress")
     page.click(f"#{task}-cancel")
     page.wait_for_selector(f"#{task}-progress .progress", state="detached")
-    page.wait_for_timeout(1500)
-    assert frames_shown(page, task) == before
+    reached = len(done)
+    page.wait_for_timeout(1000)
+    assert len(done) <= reached + 1, "nothing goes on in the background"
+    assert frames_shown(page, task) == before and page.locator(".toast-body").count() == 0
 
 
 def test_draw_again_changes_the_seed_and_the_picture(page):

@@ -1,5 +1,7 @@
 """Split-brain: the halves share no parameter, neither sees a channel of the other, and the control sees everything."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,20 @@ def test_answers(images):
     assert prediction["logits"].shape == (4, 306, 8, 8) and prediction["lightness"].shape == (4, 20, 8, 8)
     colors, lightness = task._answers(task.example(images, generator()), prediction)
     assert colors.shape == (4, 2, 8, 8) and lightness.shape == (4, 1, 8, 8) and 0 <= lightness.min() and lightness.max() <= 100
+
+
+def test_lightness_is_the_mean_and_colours_stand_for_milder_weights(images):
+    task, _ = built()
+    logits, light = torch.randn(4, 306, 2, 2), torch.zeros(4, 20, 2, 2)
+    light[:, 0] = 3.0
+    frequencies = torch.rand(306) + 0.1
+    prediction = {"logits": logits, "lightness": light, "frequencies": frequencies.expand(4, -1)}
+    for temperature in (0.0, 0.38, 1.0):
+        _, lightness = task._answers(task.example(images, generator(), temperature=temperature), prediction)
+        share = math.exp(3) / (math.exp(3) + 19)
+        assert torch.allclose(lightness, torch.tensor(share * 2.5 + (1 - share) * 52.5)), "the mean at any temperature"
+    shift = (lab.rebalancing(frequencies, 0.6) / lab.rebalancing(frequencies, 0.5)).log()
+    assert torch.allclose(task._logits(prediction), logits + shift[:, None, None], atol=1e-5)
 
 
 def test_loss_is_the_sum_of_both(images):

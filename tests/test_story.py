@@ -5,6 +5,7 @@ import io
 import re
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,12 +82,15 @@ def tab(monkeypatch):
     return made
 
 
+VISIT = SimpleNamespace(session_hash="a visit")
+
+
 def values(tab):
     return [0, False, *(control.default for control in TASK.controls)]
 
 
 def test_long_work_tells_how_far_it_is_and_then_the_answer(tab):
-    told = list(tab.answer_slowly("photo", *values(tab)))
+    told = list(tab.answer_slowly(VISIT, "photo", *values(tab)))
     assert len(told) > 2 and all("frames read" in progress for _, progress, _ in told[:-1])
     busy, progress, story = told[-1]
     assert busy["visible"] is False and progress == "" and 'data-panel="one"' in story
@@ -94,12 +98,23 @@ def test_long_work_tells_how_far_it_is_and_then_the_answer(tab):
 
 def test_short_work_shows_no_progress(tab):
     tab.run.pace = 0.001
-    assert len(list(tab.answer_slowly("photo", *values(tab)))) == 1
+    assert len(list(tab.answer_slowly(VISIT, "photo", *values(tab)))) == 1
 
 
 def test_closing_long_work_ends_it(tab):
     tab.run.pace = 0.1
-    telling = tab.answer_slowly("photo", *values(tab))
+    telling = tab.answer_slowly(VISIT, "photo", *values(tab))
     next(telling)
     telling.close()
     assert tab.run.ended.wait(1) and tab.run.cancelled
+
+
+def test_a_stopped_run_says_that_it_is_over_and_is_forgotten(tab):
+    tab.run.pace = 0.1
+    telling = tab.answer_slowly(VISIT, "photo", *values(tab))
+    next(telling)
+    tab.stop(SimpleNamespace(session_hash="another visit"))
+    assert next(telling)[0]["visible"] is True, "each visit stops its own"
+    tab.stop(VISIT)
+    busy, progress, _ = list(telling)[-1]
+    assert busy["visible"] is False and progress == "" and tab.run.cancelled and tab.running == {}

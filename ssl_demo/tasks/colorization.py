@@ -6,9 +6,12 @@ colours for what they are, so whoever colours them right has recognised them. An
 What could cheat. Grey. A shirt may be of any colour, and the mean of all colours is none: a network that minimises squared
 error paints everything sepia, and scores well. Here colours are classes, the points of a grid over the plane of a and b that a
 screen can show; a distribution over them may have many peaks. Most pixels in photos are pale, so each place is weighted by how
-rare its colour is (half of the way, lambda = 0.5). The picture shows the annealed mean: the mean of the distribution, sharpened
-by a temperature. The weights can be undone: the network's distribution is the true one times the weights, up to a factor, so
-dividing them out again gives back how often each colour is met. That is exact for a network that learned perfectly.
+rare its colour is (half of the way, lambda = 0.5). The picture shows the annealed mean: the mean of the distribution,
+sharpened by a temperature. The weights can be undone, whole or in part: the network's distribution is the true one times the
+weights, up to a factor, so dividing them out again gives back how often each colour is met. That is exact for a network that
+learned perfectly. What it is unsure of, so small a network would paint too boldly: its answers stand for lambda = 0.6
+(`answer_uniform`), a little of the weights divided out, which on photos kept apart gains as much for pale colours as it costs
+for rare ones.
 
 The score. The share of pixels whose colour is less than so far off, averaged over thresholds from 0 to 150. All grey has 0.90
 of it, for photos are pale; in the rebalanced figure each pixel counts by the inverse of its colour's frequency, and all grey
@@ -68,10 +71,11 @@ class Colorization(PretextTask):
     controls = (
         Control("temperature", "Temperature", "slider", lab.TEMPERATURE, "1: the mean of all possible; 0: the likeliest.",
                 minimum=0, maximum=1, step=0.01),
-        Control("rebalanced", "Rare colours count more", "toggle", True, "As trained. Off: the weights are divided out again."),
+        Control("rebalanced", "Rare colours count more", "toggle", True, "Off: the weights of training are divided out again."),
         Control("pixel", "Pixel", "point", "", "Click the photo to ask about another place."),
     )
-    defaults = {"size": 96, "width": 48, "depths": [2, 2, 2], "decoder_width": 96, "rebalance": True, "uniform": 0.5}
+    defaults = {"size": 96, "width": 48, "depths": [2, 2, 2], "decoder_width": 96, "rebalance": True, "uniform": 0.5,
+                "answer_uniform": 0.6}
     recipe = Recipe(batch=32, lr=2e-3, crop=(0.4, 1.0))
 
     def build(self) -> nn.Module:
@@ -169,9 +173,11 @@ class Colorization(PretextTask):
         return lab.rebalancing(frequencies, self.config["uniform"]) if self.config["rebalance"] else torch.ones_like(frequencies)
 
     def _logits(self, example: Example, prediction: Prediction) -> Tensor:
-        """Logits as trained, or with the weights of rare colours divided out again."""
-        undo = self._weights(prediction["frequencies"][0]).log()[:, None, None]
-        return prediction["logits"].float() - undo * (~example["rebalanced"])[:, None, None, None]
+        """Logits (B, Q, h, w) as if trained for lambda = `answer_uniform`, or with the weights of rare colours divided out."""
+        trained, frequencies = self._weights(prediction["frequencies"][0]), prediction["frequencies"][0]
+        wanted = lab.rebalancing(frequencies, self.config["answer_uniform"]) if self.config["rebalance"] else trained
+        chosen = torch.where(example["rebalanced"][:, None], wanted, torch.ones_like(wanted))  # (B, Q)
+        return prediction["logits"].float() + (chosen / trained).log()[:, :, None, None]
 
     def _answer(self, example: Example, prediction: Prediction) -> Tensor:
         """The colours (B, 2, h, w)."""

@@ -15,7 +15,8 @@ question; what its features are worth is seen in transfer.
 
 Where we differ from the paper. Two small residual networks at 96 px, 1.5 million parameters together, instead of two halves of
 an AlexNet; 50 classes of lightness instead of 100; answers for 24 x 24 places; some 27 thousand photos instead of ImageNet. The
-paper's autoencoder reconstructs by regression, ours by the same classes, so that only what is seen differs.
+paper's autoencoder reconstructs by regression, ours by the same classes, so that only what is seen differs. Rare colours count
+more in training, as in the paper on colorization; a little of that is divided out of the answers (`answer_uniform`).
 """
 
 import torch
@@ -72,12 +73,12 @@ class SplitBrainAutoencoder(PretextTask):
         also=("auc_rebalanced", "auc_gray_rebalanced", "rare colours counted more"),
     )
     controls = (
-        Control("temperature", "Temperature", "slider", lab.TEMPERATURE, "1: the mean of all possible; 0: the likeliest.",
+        Control("temperature", "Temperature of colours", "slider", lab.TEMPERATURE, "1: the mean; 0: the likeliest.",
                 minimum=0, maximum=1, step=0.01),
         Control("pixel", "Pixel", "point", "", "Click a picture to ask about another place."),
     )
     defaults = {"size": 96, "width": 32, "depths": [2, 2, 2], "decoder_width": 64, "levels": 50, "uniform": 0.5,
-                "autoencoder": False}
+                "answer_uniform": 0.6, "autoencoder": False}
     recipe = Recipe(batch=32, lr=2e-3, crop=(0.4, 1.0))
 
     def build(self) -> nn.Module:
@@ -170,15 +171,24 @@ class SplitBrainAutoencoder(PretextTask):
 
     def _asked(self, example: Example, prediction: Prediction) -> dict:
         """Of the first photo's pixel in question: the distribution over bins, the lightness, the true colour and the answer."""
-        return lab.at_place(prediction["logits"][0], example["targets"][0, :1], example["targets"][0, 1:],
+        return lab.at_place(self._logits(prediction)[0], example["targets"][0, :1], example["targets"][0, 1:],
                             self._answers(example, prediction)[0][0], example["pixel"][0])
 
     def _weights(self, frequencies: Tensor) -> Tensor:
         """The weight of each bin of colour in training, (Q,)."""
         return lab.rebalancing(frequencies, self.config["uniform"])
 
+    def _logits(self, prediction: Prediction) -> Tensor:
+        """Logits of colours (B, Q, h, w) as if trained for lambda = `answer_uniform`."""
+        frequencies = prediction["frequencies"][0]
+        shift = (lab.rebalancing(frequencies, self.config["answer_uniform"]) / self._weights(frequencies)).log()
+        return prediction["logits"].float() + shift[:, None, None]
+
     def _answers(self, example: Example, prediction: Prediction) -> tuple[Tensor, Tensor]:
-        """The colours (B, 2, h, w), and the lightness (B, 1, h, w), each the annealed mean of its half's distribution."""
+        """The colours (B, 2, h, w), the annealed mean of their distribution, and the lightness (B, 1, h, w), the mean of its own.
+
+        Colour leaves lightness so open that anything sharper than the mean would be further off than the photo's mean is.
+        """
         temperature, logits = example["temperature"][:, None, None, None], prediction["lightness"]
         levels = (torch.arange(logits.shape[1], device=logits.device) + 0.5) * (100 / logits.shape[1])
-        return lab.annealed_mean(prediction["logits"], temperature), lab.annealed_mean(logits, temperature, levels[:, None])
+        return lab.annealed_mean(self._logits(prediction), temperature), lab.annealed_mean(logits, 1.0, levels[:, None])

@@ -15,7 +15,7 @@ from ..video import LIMITS, Clip
 from .clip_input import ClipInput
 from .panels import data_url
 from .photo_input import PhotoInput
-from .task_tab import QUICK, TaskTab
+from .task_tab import LONG, QUICK, TaskTab
 
 CSS = Path(__file__).with_name("style.css")
 THEME = gr.themes.Base(primary_hue="blue", neutral_hue="stone", radius_size="sm", text_size="md",
@@ -39,7 +39,9 @@ def build(run=run) -> gr.Blocks:
                 "encoder. Every answer here is computed now, by networks we trained.</p></header>")
         photo = gr.State(first)
         moving = gr.State(first)  # what tasks on clips take: the clip a person brought, else a camera's move over the photo
-        current = gr.State(opening)  # the open tab
+        # The open tab's name. The browser itself sets it: of two tabs opened in quick succession, the server may answer the
+        # first one last, and would take that for the open one.
+        current = gr.Textbox(opening, visible="hidden", elem_id="current")
         with gr.Row(elem_id="page"):
             with gr.Column(scale=0, min_width=272, elem_id="side"):
                 with gr.Column(elem_id="clip-side"):
@@ -65,7 +67,7 @@ def build(run=run) -> gr.Blocks:
             changes = {upload: picture, photo: picture}
             if not isinstance(values[moving], Clip):
                 changes[moving] = picture
-            tab = tabs[values[current]]
+            tab = tabs.get(values[current], tabs[opening])
             if not tab.is_long:
                 changes[tab.story] = tab.answer(picture, *(values[component] for component in tab.inputs))
             return changes
@@ -110,17 +112,14 @@ def build(run=run) -> gr.Blocks:
         brought = gr.on([clip.input, clip.stop_recording], take_clip, {clip, photo, moving}, [clip, moving], preprocess=False,
                         show_progress="hidden", api_visibility="private", concurrency_id="model", trigger_mode="multiple")
         for name, tab in tabs.items():
+            opened[name].select(None, None, current, js=f"() => '{name}'", api_visibility="private")
             if not tab.is_long:
                 tab.listen(photo, upload)
-
-                def open_tab(values: dict, name=name, tab=tab) -> dict:
-                    return {current: name, tab.story: tab.answer(values[photo], *(values[item] for item in tab.inputs))}
-
-                opened[name].select(open_tab, everything, [current, tab.story], **QUICK)
+                opened[name].select(tab.answer, [photo, *tab.inputs], tab.story, **QUICK)
                 continue
             tab.listen(moving, clip)
-            selected = opened[name].select(lambda name=name: name, None, current, **QUICK)
-            for event in (taken, picked, brought, selected):
+            opened[name].select(tab.answer_slowly, [moving, *tab.inputs], tab.shown, **LONG)
+            for event in (taken, picked, brought):
                 tab.follow(event, current, moving)
     return demo
 

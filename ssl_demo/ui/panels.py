@@ -15,6 +15,7 @@ from ..images import limit
 from ..pretext import Bar, Chart, Matrix, Panel
 from ..video import encode_mp4
 
+WIDE = 1.25  # how many times as wide as high a picture is to be as wide as its column; others leave room for a second
 BRUSH_TOOLS = ('<div class="brush"><label>Brush <input type="range" class="brush-size" min="1" max="15" value="5"></label>'
                '<button type="button" class="brush-clear">Clear</button></div>')
 
@@ -38,6 +39,7 @@ def panel_html(panel: Panel) -> str:
         attributes = f' data-click="{panel.name}" role="button" tabindex="0"' if panel.click else ""
         attributes += f' data-brush="{panel.name}"' if panel.brush else ""
         height, width = panel.image.shape[:2]
+        attributes += ' class="wide"' if width > WIDE * height else ""
         body = f'<img src="{data_url(panel.image)}" alt="{title}. {caption}" width="{width}" height="{height}"{attributes}>'
         if panel.brush:
             body = f'<div class="canvas">{body}</div>' + BRUSH_TOOLS
@@ -77,8 +79,8 @@ def matrix_html(matrix: Matrix, told: str) -> str:
         for number, small in enumerate(pictures):
             x, y = spot(number)
             drawn.append(f'<image x="{x + 0.04}" y="{y + 0.04}" width="0.92" height="0.92" href="{data_url(small, 48)}"/>')
-    box = f"0 0 {columns + left} {rows + top}"
-    return (f'<svg class="matrix" viewBox="{box}" role="img" aria-label="{told}">{"".join(drawn)}</svg>'
+    box, wide = f"0 0 {columns + left} {rows + top}", " wide" if columns + left > WIDE * (rows + top) else ""
+    return (f'<svg class="matrix{wide}" viewBox="{box}" role="img" aria-label="{told}">{"".join(drawn)}</svg>'
             f'<output class="says">{matrix.what}: {matrix.low:.2g} pale, {matrix.high:.2g} dark</output>')
 
 

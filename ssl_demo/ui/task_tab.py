@@ -16,7 +16,7 @@ from ..checkpoints import UNTRAINED, bundled
 from ..figures import panel_picture
 from ..inference import Result
 from ..pretext import Control, Panel, PretextTask
-from ..progress import listening
+from ..progress import Cancelled, listening
 from ..video import encode_mp4
 from .story import CLICKS, about, progress_html, story
 
@@ -32,6 +32,7 @@ class TaskTab:
         """run: `(task name, weights, photo, seed, controls) -> Result`; first: a photo to open with, already solved."""
         self.task, self.run, self.name = task, run, task.card.name
         self.weights = bundled(self.name)
+        self.running: dict[str, list[threading.Event]] = {}  # a visit's runs, each with what ends it
         gr.HTML(about(task.card, next(iter(self.weights.values()), {})), elem_id=f"{self.name}-about")
         with gr.Row(elem_classes="controls", equal_height=True):
             self.controls = {control.name: component(control, self.name) for control in task.controls}
@@ -56,6 +57,11 @@ class TaskTab:
         return self.task.card.input == "video"
 
     @property
+    def shown(self) -> list:
+        """What a run that takes seconds changes: the row that says how far it is, what it says, and the story."""
+        return [self.busy, self.progress, self.story]
+
+    @property
     def inputs(self) -> list:
         """What an answer depends on, apart from the photo."""
         return [self.seed, self.untrained, *self.controls.values()]
@@ -74,9 +80,13 @@ class TaskTab:
         except ValueError as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from None
 
-    def answer_slowly(self, photo, *values) -> Iterator[tuple]:
-        """What `busy`, `progress` and `story` show while a run goes on, and the answer. Closing it ends the run."""
+    def answer_slowly(self, request: gr.Request, photo, *values) -> Iterator[tuple]:
+        """What `busy`, `progress` and `story` show while a run goes on, and the answer. Closing it ends the run.
+
+        A run that is cancelled says itself that it is over: told by anybody else, the page might hear of its progress later.
+        """
         where, began, left = [0, 1, "starting"], time.monotonic(), threading.Event()
+        self.running.setdefault(request.session_hash, []).append(left)
 
         def listener(*now) -> bool:
             where[:] = now
@@ -93,9 +103,18 @@ class TaskTab:
                     if (seconds := time.monotonic() - began) > PATIENCE:
                         yield gr.update(visible=True), progress_html(*where, seconds), gr.skip()
                 yield gr.update(visible=False), "", gr.skip() if running.exception() else running.result()
-                running.result()  # what a person did wrong becomes a toast
+                if not isinstance(running.exception(), Cancelled):
+                    running.result()  # what a person did wrong becomes a toast
             finally:
                 left.set()
+                waiting = [other for other in self.running.pop(request.session_hash, []) if other is not left]
+                if waiting:
+                    self.running[request.session_hash] = waiting
+
+    def stop(self, request: gr.Request) -> None:
+        """Ends the runs of this visit."""
+        for left in self.running.pop(request.session_hash, []):
+            left.set()
 
     def clicked(self, photo, *values, event: gr.EventData) -> tuple:
         """The controls' new values after a click on a panel or a stroke of the brush; None where it was neither."""
@@ -123,10 +142,10 @@ class TaskTab:
             def clicked(event: gr.EventData, photo, *values) -> list:
                 return [*self.clicked(photo, *values, event=event)[2:]]
 
-            shown = [self.busy, self.progress, self.story]
-            changed = gr.on(changes, self.answer_slowly, everything, shown, **LONG)
-            moved = self.story.select(clicked, everything, knobs, **QUICK).then(self.answer_slowly, everything, shown, **LONG)
-            self.cancel.click(lambda: (gr.update(visible=False), ""), None, shown[:2], cancels=[changed, moved], **QUICK)
+            moved = self.story.select(clicked, everything, knobs, **QUICK)
+            moved.then(self.answer_slowly, everything, self.shown, **LONG)
+            gr.on(changes, self.answer_slowly, everything, self.shown, **LONG)
+            self.cancel.click(self.stop, **QUICK)
         else:
             def clicked(event: gr.EventData, photo, *values) -> list:
                 values = self.clicked(photo, *values, event=event)
@@ -141,13 +160,13 @@ class TaskTab:
             api_name=self.name, api_description=self.task.card.idea, concurrency_id="model",
         )
 
-    def follow(self, event, current: gr.State, photo: gr.State) -> None:
-        """Answers after `event` (a new clip, the tab opened) where this tab is the open one."""
-        def answer(open_now, photo, *values):
+    def follow(self, event, current: gr.Textbox, photo: gr.State) -> None:
+        """Answers after `event` (a new photo, a new clip) where this tab is the open one."""
+        def answer(request: gr.Request, open_now, photo, *values):
             if open_now == self.name:
-                yield from self.answer_slowly(photo, *values)
+                yield from self.answer_slowly(request, photo, *values)
 
-        event.then(answer, [current, photo, *self.inputs], [self.busy, self.progress, self.story], **LONG)
+        event.then(answer, [current, photo, *self.inputs], self.shown, **LONG)
 
     def endpoint(self) -> Callable:
         """What the API calls: the file, the seed, untrained or not, and the controls by name; to panels and numbers."""
