@@ -167,25 +167,27 @@ def ranking(tiles: list[np.ndarray], values: list[float], framed: int, side: int
 
 
 def strip(values: list[float], ages: list[str], own: float, marked: int) -> np.ndarray:
-    """Values in [0, 1] as cells in rows, dark for much, the hidden colour for NaN; above them one more, framed; one is marked.
+    """A queue's values in [0, 1] as cells in rows, dark for much, the hidden colour for NaN; one is marked, `own` stands above.
 
     At the left, for some rows, stands the age of their first cell.
     """
-    across = max(4, 2 ** round(math.log2(len(values)) / 2))
-    rows, cell, left, top = -(-len(values) // across), max(2, 384 // across), 46, 50
+    across = max(4, 2 ** math.floor(math.log2(len(values)) / 2))
+    rows, left, top = -(-len(values) // across), 46, 50
+    width, height = max(2, 384 // across), max(2, 384 // rows)
     padded = np.full(rows * across, np.nan)
     padded[: len(values)] = values
     colors = heat(np.nan_to_num(padded)[:, None].clip(0, 1))[:, 0]
     colors[np.isnan(padded)] = HIDDEN
-    canvas = Image.new("RGB", (left + across * cell + 4, top + rows * cell + 4), "white")
-    canvas.paste(Image.fromarray(colors.reshape(rows, across, 3).repeat(cell, axis=0).repeat(cell, axis=1)), (left, top))
+    canvas = Image.new("RGB", (left + across * width + 4, top + rows * height + 4), "white")
+    cells = colors.reshape(rows, across, 3).repeat(height, axis=0).repeat(width, axis=1)
+    canvas.paste(Image.fromarray(cells), (left, top))
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(17)
     draw.rectangle((left, 6, left + 34, 40), fill=tuple(heat(np.clip([[own]], 0, 1))[0, 0].tolist()), outline=RIGHT, width=5)
-    draw.text((left + 44, 23), f"own key {own:.2f}, nearest other {values[marked]:.2f}", fill="#222", font=font, anchor="lm")
-    y, x = (top + marked // across * cell, left + marked % across * cell)
-    draw.rectangle((x - 4, y - 4, x + cell + 3, y + cell + 3), outline=WRONG, width=3)
-    for row in range(0, rows, max(1, rows // 5)):
-        draw.text((left - 6, top + row * cell), ages[row * across], fill="#222", font=font, anchor="rt")
+    draw.text((left + 44, 23), f"own key {own:.2f}, nearest in queue {values[marked]:.2f}", fill="#222", font=font, anchor="lm")
+    y, x = top + marked // across * height, left + marked % across * width
+    draw.rectangle((x - 4, y - 4, x + width + 3, y + height + 3), outline=WRONG, width=3)
+    for row in range(0, rows, max(1, rows // 6)):
+        draw.text((left - 6, top + row * height), ages[row * across], fill="#222", font=font, anchor="rt")
     draw.text((left - 6, top - 8), "age", fill="#222", font=font, anchor="rb")
     return np.asarray(canvas)
 

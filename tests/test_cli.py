@@ -27,6 +27,7 @@ SMALL = {"rotation": ["size=32", "width=8", "depths=[1,1]"],
          "split_brain": ["size=32", "width=8", "depths=[1,1]", "decoder_width=8"],
          "video_color": ["size=32", "width=8", "depths=[1,1]", "features=32", "clusters=4"],
          "mae": ["size=32", "width=32", "depth=1", "heads=2", "decoder_width=32", "decoder_depth=1"],
+         "moco": ["size=32", "view=24", "width=8", "depths=[1,1]", "features=16", "queue=32"],
          "simclr": ["size=32", "view=24", "width=8", "depths=[1,1]", "hidden=32", "projection=16"],
          "cpc": ["size=32", "cell=16", "stride=8", "patch=12", "width=8", "depths=[1,1]", "features=32"]}  # fmt: skip
 

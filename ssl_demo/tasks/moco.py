@@ -106,7 +106,7 @@ class MoCo(PretextTask):
         company=11,
     )
     controls = (
-        Control("momentum", "Momentum", "choice", "0.99", "How slowly keys' network follows.",
+        Control("momentum", "Momentum", "choice", "0.99", "How slowly the keys' network follows.",
                 choices=tuple(f"{momentum:g}" for momentum in MOMENTA)),
         Control("length", "Queue length", "slider", 2048, "Keys compared with.", minimum=16, maximum=2048, step=16),
         Control("temperature", "Temperature", "slider", 0.2, "Low: only near keys count.", minimum=0.05, maximum=1, step=0.05),
