@@ -2,7 +2,13 @@
 
 import copy
 import dataclasses
+import json
 import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +21,7 @@ from ssl_demo.pretext import create
 from ssl_demo.tasks.moco import MomentumContrast
 from ssl_demo.training import train
 
+ROOT = Path(inference.__file__).parents[1]
 SMALL = {"size": 48, "view": 32, "width": 8, "depths": [1, 1], "features": 16, "queue": 20}
 SHORT = dataclasses.replace(create("moco").recipe, batch=8, ema=0.5)
 
@@ -138,6 +145,45 @@ def test_momentum_on_the_tab_moves_the_key_encoder_along_its_lag(task, trained, 
     near, far = ((predicted[m]["keys"] - own).square().sum() for m in ("0.9", "0.999"))
     assert 0 < near < far
     assert all(torch.equal(p["queries"], predicted["0"]["queries"]) for p in predicted.values())
+
+
+TWO = """
+import json, sys, numpy as np, torch
+torch.set_num_threads(1)
+from ssl_demo.data import Photos
+from ssl_demo.pretext import Recipe, create
+from ssl_demo.training import train
+photos = Photos(np.load(sys.argv[1]), [str(i) for i in range(32)])
+recipe = Recipe(batch=8, crop=(1.0, 1.0), flip=False, precision="float32")
+for snapshot in train(create("moco", **json.loads(sys.argv[2])), photos, recipe, steps=3, seed=4, every=0):
+    print(json.dumps(snapshot.loss), flush=True)
+model = snapshot.model
+for name, value in model.state_dict().items():
+    if "running" not in name:
+        print(name, value.double().norm().item(), flush=True)
+print("ages", model.newest_first()[1].tolist(), flush=True)
+"""
+
+
+def test_two_processes_have_one_queue(photos, tmp_path):
+    """Each encodes half of a batch; both put in all eight keys, and stay one network."""
+    np.save(tmp_path / "photos.npy", photos.array)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {**os.environ, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+              "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}  # fmt: skip
+    command = [sys.executable, "-c", TWO, str(tmp_path / "photos.npy"), json.dumps(SMALL)]
+    processes = [subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, text=True, cwd=ROOT,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in range(2)]  # fmt: skip
+    try:
+        ends = [process.communicate(timeout=240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], ends[0][1][-2000:] + ends[1][1][-2000:]
+    assert ends[0][0] == ends[1][0], "the processes have grown apart"
+    assert f"ages {[0] * 8 + [1] * 8 + [2] * 4}" in ends[0][0]
 
 
 # The loss
