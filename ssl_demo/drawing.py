@@ -152,6 +152,46 @@ def tile_board(tiles: list[np.ndarray], framed: Sequence[int] = (), crossed: Seq
     return np.asarray(canvas)
 
 
+def ranking(tiles: list[np.ndarray], values: list[float], framed: int, side: int = 92) -> np.ndarray:
+    """Square pictures in rows of four, in their order, the value of each below it, one of them framed."""
+    gap, foot = 8, 20
+    canvas = Image.new("RGB", (4 * (side + gap) + gap, -(-len(tiles) // 4) * (side + foot + gap) + gap), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(16)
+    for place, (tile, value) in enumerate(zip(tiles, values, strict=True)):
+        top, left = gap + place // 4 * (side + foot + gap), gap + place % 4 * (side + gap)
+        canvas.paste(Image.fromarray(tile).resize((side, side), Image.Resampling.BICUBIC), (left, top))
+        draw.text((left + side // 2, top + side + foot // 2 + 1), f"{value:.2f}", fill="#222", font=font, anchor="mm")
+        if place == framed:
+            draw.rectangle((left - 5, top - 5, left + side + 4, top + side + 4), outline=RIGHT, width=5)
+    return np.asarray(canvas)
+
+
+def strip(values: list[float], ages: list[str], own: float, marked: int) -> np.ndarray:
+    """A queue's values in [0, 1] as cells in rows, dark for much, the hidden colour for NaN; one is marked, `own` stands above.
+
+    At the left, for some rows, stands the age of their first cell.
+    """
+    across = max(4, 2 ** math.floor(math.log2(len(values)) / 2))
+    rows, left, top = -(-len(values) // across), 46, 50
+    width, height = max(2, 384 // across), max(2, 384 // rows)
+    padded = np.full(rows * across, np.nan)
+    padded[: len(values)] = values
+    colors = heat(np.nan_to_num(padded)[:, None].clip(0, 1))[:, 0]
+    colors[np.isnan(padded)] = HIDDEN
+    canvas = Image.new("RGB", (left + across * width + 4, top + rows * height + 4), "white")
+    cells = colors.reshape(rows, across, 3).repeat(height, axis=0).repeat(width, axis=1)
+    canvas.paste(Image.fromarray(cells), (left, top))
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(17)
+    draw.rectangle((left, 6, left + 34, 40), fill=tuple(heat(np.clip([[own]], 0, 1))[0, 0].tolist()), outline=RIGHT, width=5)
+    draw.text((left + 44, 23), f"own key {own:.2f}, nearest in queue {values[marked]:.2f}", fill="#222", font=font, anchor="lm")
+    y, x = top + marked // across * height, left + marked % across * width
+    draw.rectangle((x - 4, y - 4, x + width + 3, y + height + 3), outline=WRONG, width=3)
+    for row in range(0, rows, max(1, rows // 6)):
+        draw.text((left - 6, top + row * height), ages[row * across], fill="#222", font=font, anchor="rt")
+    draw.text((left - 6, top - 8), "age", fill="#222", font=font, anchor="rb")
+    return np.asarray(canvas)
+
+
 def painted(strokes: str, size: int) -> np.ndarray:
     """The mask (size, size) bool of the strokes of a brush control: round, as wide as two radii, over a square picture."""
     canvas = Image.new("1", (size, size))

@@ -1,6 +1,9 @@
 """What all tests share: one thread, a temporary cache, a few photos that everybody may use, and where the larger set lies."""
 
 import os
+import socket
+import subprocess
+import sys
 import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -90,6 +93,29 @@ def clip_folder(photos, tmp_path_factory):
             Image.fromarray(frame).save(path / "abcdefg"[number] / "frames" / f"{t:05d}.png")
             Image.fromarray(mask).save(path / "abcdefg"[number] / "masks" / f"{t:05d}.png")
     return path
+
+
+@pytest.fixture(scope="session")
+def two_processes():
+    """two_processes(script, arguments): a script run by two processes that know of each other; what each printed."""
+    def run(script, *arguments):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        shared = {**os.environ, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+                  "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}  # fmt: skip
+        command = [sys.executable, "-c", script, *map(str, arguments)]
+        processes = [subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, text=True, cwd=ROOT,
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in range(2)]  # fmt: skip
+        try:
+            ends = [process.communicate(timeout=240) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        assert [process.returncode for process in processes] == [0, 0], ends[0][1][-2000:] + ends[1][1][-2000:]
+        return [out for out, _ in ends]
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from ssl_demo import cli, training
+from ssl_demo import cli, contrastive, training
 from ssl_demo.clips import Clips
 from ssl_demo.pretext import Recipe, all_tasks, create
 from ssl_demo.tasks.mae import MAE
@@ -105,6 +105,7 @@ def test_resuming_a_finished_run_gives_what_it_came_to_and_trains_no_further(mae
 KILLED = """
 import functools, sys
 import torch
+import torch.nn.functional as F
 torch.set_num_threads(1)
 import ssl_demo.training
 ssl_demo.training.train = functools.partial(ssl_demo.training.train, save_every=0.02, every=0.05)
@@ -209,6 +210,13 @@ print(json.dumps(["weights", total]), flush=True)
 for snapshot in train(task, photos, recipe, minutes=0.02, seed=4, every=1e9):
     pass
 print(json.dumps(["minutes", snapshot.step]), flush=True)
+sys.path.insert(0, "tests")
+from test_training import contrast
+from ssl_demo.training import gather
+rank, wrap = torch.distributed.get_rank(), torch.nn.parallel.DistributedDataParallel
+print(json.dumps(["gathered", contrast(gather, slice(rank, None, 2), wrap)]), flush=True)
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
 """
 
 
@@ -224,28 +232,29 @@ class AsTwo(MAE):
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def test_two_processes_are_one(photos, tmp_path):
+def contrast(gather, rank=slice(None), wrap=lambda module: module):
+    """NT-Xent of a linear layer on eight photos' two views, and its gradient."""
+    torch.manual_seed(0)
+    points, layer = torch.randn(8, 2, 16), torch.nn.Linear(16, 4)
+    wrapped = wrap(layer)
+    views = gather(F.normalize(wrapped(points[rank]), dim=2))  # (B, 2, D)
+    similarity, partner, itself = contrastive.nt_xent_pairs(views)
+    loss = contrastive.info_nce(similarity, partner, 0.5, itself).mean()
+    loss.backward()
+    return [loss.item(), *layer.weight.grad.flatten().tolist()]
+
+
+def test_two_processes_are_one(photos, tmp_path, two_processes):
     """Same losses and weights as one process with the same batch; with --minutes, both stop at the same step."""
     np.save(tmp_path / "photos.npy", photos.array)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {**os.environ, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-              "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}  # fmt: skip
-    command = [sys.executable, "-c", TWO, str(tmp_path / "photos.npy"), json.dumps(MAE_SMALL)]
-    processes = [subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, text=True, cwd=ROOT,
-                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in range(2)]  # fmt: skip
-    try:
-        ends = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], ends[0][1][-2000:] + ends[1][1][-2000:]
-    one, other = ([json.loads(line) for line in out.splitlines() if line.startswith("[")] for out, _ in ends)
-    assert one == other and [kind for kind, _ in one] == ["loss"] * 5 + ["weights", "minutes"]
+    ends = two_processes(TWO, tmp_path / "photos.npy", json.dumps(MAE_SMALL))
+    one, other = ([json.loads(line) for line in out.splitlines() if line.startswith("[")] for out in ends)
+    assert one[:7] == other[:7] and [kind for kind, _ in one] == ["loss"] * 5 + ["weights", "minutes", "gathered"]
     alone = list(train(AsTwo(**MAE_SMALL), photos, RECIPE, steps=5, seed=4, every=0))
     assert [value for kind, value in one if kind == "loss"] == pytest.approx([s.loss for s in alone], rel=1e-4)
     assert one[5][1] == pytest.approx(weights(alone[-1]).sum().item(), abs=0.02)
+    expected = pytest.approx(contrast(lambda values: values), rel=1e-4, abs=1e-6)
+    assert one[7][1] == expected and other[7][1] == expected, "negatives come from both, and gradients go back to both"
 
 
 # Budget and cancelling
