@@ -86,6 +86,16 @@ def find(task: str, weights: str | os.PathLike | None) -> Path:
     return path
 
 
+def task_of(path: str | os.PathLike) -> str:
+    """The name of the task that the weights in a file are of. Raises ValueError where it holds none."""
+    if not Path(path).is_file():
+        raise ValueError(f"There is no file {path}.")
+    name = _read(Path(path))[0].get("task")
+    if name is None:
+        raise ValueError(f"{Path(path).name} does not say which task its weights are of.")
+    return name
+
+
 def load_weights(name: str, weights: str | os.PathLike | None = None, seed: int = 0) -> tuple[PretextTask, nn.Module]:
     """A task and its network in evaluation mode, float32. `weights` as in `find`, or "untrained": drawn from the seed.
 
@@ -100,11 +110,7 @@ def load_weights(name: str, weights: str | os.PathLike | None = None, seed: int 
             torch.manual_seed(seed)
             return task, task.build().eval()
     path = find(name, weights)
-    try:
-        with safe_open(path, framework="pt") as file:
-            header, tensors = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}
-    except (SafetensorError, OSError):
-        raise ValueError(f"{path.name} is not a whole safetensors file.") from None
+    header, tensors = _read(path)
     if header.get("task") != name:
         raise ValueError(f"{path.name} holds weights of {header.get('task', 'something else')}, not of {name}.")
     card = read_card(path)
@@ -117,6 +123,15 @@ def load_weights(name: str, weights: str | os.PathLike | None = None, seed: int 
     except RuntimeError:
         raise ValueError(f"{path.name} does not fit the network of its own configuration.") from None
     return task, model.eval()
+
+
+def _read(path: Path) -> tuple[dict, dict]:
+    """The header and the tensors of a file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, OSError):
+        raise ValueError(f"{path.name} is not a whole safetensors file.") from None
 
 
 def sha256(path: Path) -> str:

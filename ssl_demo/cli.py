@@ -1,4 +1,4 @@
-"""The command line: python -m ssl_demo list | run | evaluate | train | bench.
+"""The command line: python -m ssl_demo list | run | evaluate | transfer | train | bench.
 
 What was asked for goes to standard output (with --json: exactly one JSON object), everything else to standard error. What a
 person did wrong ends with exit status 2 and one line.
@@ -70,6 +70,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--weights", help="bundled weights by name, a .safetensors file, or untrained")
     evaluate.add_argument("--limit", type=_count, help="only so many photos, drawn by the seed")
     evaluate.add_argument("--record", action="store_true", help="write the score into the card of the weights")
+
+    transfer = command("transfer", _transfer, "what encoders are good for, once the head is thrown away", task=False)
+    transfer.add_argument("--data", required=True, metavar="DIR",
+                          help="train/CLASS/* and val/CLASS/*, or the photo pack with its index.csv, or torchvision:CIFAR10")
+    transfer.add_argument("--encoders", metavar="a,b", help="tasks, weights, NAME:untrained, NAME:supervised; default all")
+    transfer.add_argument("--protocol", required=True, choices=("knn", "linear", "finetune"))
+    transfer.add_argument("--labels-per-class", type=_count, metavar="N", help="only so many, drawn by the seed; default all")
+    transfer.add_argument("--seeds", type=_count, default=1, metavar="N", help="repeat with so many draws, and say the spread")
+    transfer.add_argument("--seed", type=_seed, default=0)
+    transfer.add_argument("--epochs", type=_minutes, help="of finetune and supervised; default as long as is usual")
+    transfer.add_argument("--threads", type=_count, help="processor threads of PyTorch")
 
     train = command("train", _train, "train a task and write its weights and their card")
     train.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders, tars, or torchvision:NAME")
@@ -155,6 +166,13 @@ def _evaluate(options) -> dict:
         how = {"data": _names(options.data), "seed": options.seed, "command": options.typed.replace(" --record", "")}
         write_card(path, {**read_card(path), "heldout": {**report, **how}})
     return report
+
+
+def _transfer(options) -> dict:
+    from .transfer import transfer
+
+    names = [name.strip() for name in (options.encoders or "").split(",") if name.strip()]
+    return transfer(options.data, names, options.protocol, options.labels_per_class, options.seeds, options.seed, options.epochs)
 
 
 def _train(options) -> dict | None:

@@ -3,6 +3,7 @@
 A batch is a pure function of (seed, step): a run that was resumed, or is spread over processes, sees the same pixels.
 """
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -77,6 +78,8 @@ def load_photos(paths, side: int = 144, cache=None, limit: int | None = None, se
                 wanted: Callable[[str], object] | None = None) -> Photos:
     """Photos from folders (any depth), tars (plain or gzip), image files or "torchvision:CIFAR10", as one uint8 array.
 
+    What else a torchvision set wants to be told follows its name: "torchvision:STL10/split=unlabeled".
+
     Each photo is the centre square, resized to ``side`` pixels; their order is that of paths, then names, sorted. The array
     is kept under ``cache``, else $SSL_DEMO_CACHE, else ~/.cache/ssl_demo, by the content of the files, so a second call
     decodes nothing. ``limit`` takes the first photos of a permutation drawn from ``seed``: not only the first classes.
@@ -86,7 +89,7 @@ def load_photos(paths, side: int = 144, cache=None, limit: int | None = None, se
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not paths or (limit is not None and limit < 1):
         raise ValueError("no path to photos was given" if not paths else f"limit must be at least 1, not {limit}")
-    cache = Path(cache or os.environ.get("SSL_DEMO_CACHE") or "~/.cache/ssl_demo").expanduser()
+    cache = cache_folder(cache)
     sources = [_source(text, cache) for text in sorted(map(str, paths))]
     if wanted is not None:
         sources = [(content, [item for item in items if wanted(item[0])]) for content, items in sources]
@@ -108,6 +111,11 @@ def load_photos(paths, side: int = 144, cache=None, limit: int | None = None, se
     return photos if limit is None else photos.take(np.random.default_rng(seed).permutation(len(photos))[:limit])
 
 
+def cache_folder(cache=None) -> Path:
+    """Where decoded photos and downloaded sets are kept."""
+    return Path(cache or os.environ.get("SSL_DEMO_CACHE") or "~/.cache/ssl_demo").expanduser()
+
+
 def files(paths, wanted: Callable[[str], object]) -> dict[str, Callable[[], bytes]]:
     """The pictures in folders and tars whose names are wanted, by name: functions that read their bytes."""
     return {name: read for text in sorted(map(str, paths)) for name, read in _source(text, Path("."))[1] if wanted(name)}
@@ -118,7 +126,7 @@ def _source(text: str, cache: Path) -> tuple[list, list]:
     path = Path(text).expanduser()
     try:
         if text.startswith("torchvision:"):
-            files, items = _torchvision(text.removeprefix("torchvision:"), cache / "torchvision")
+            files, items = _torchvision(text.removeprefix("torchvision:"), cache)
         elif not path.exists():
             raise ValueError(f"there is no file or folder {text}")
         elif path.is_dir() or IS_PHOTO(path.name):
@@ -146,16 +154,8 @@ def _tar(path: Path) -> list:
     return [(member.name, lambda member=member: tar.extractfile(member).read()) for member in members]
 
 
-def _torchvision(name: str, folder: Path) -> tuple[list, list]:
-    from ssl_demo import torchvision_ops  # noqa: F401, I001  beside CPU-only torch, torchvision does not load without it
-    import torchvision
-
-    root, make = folder / name, getattr(torchvision.datasets, name)
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        photos = make(root=str(root), download=False)
-    except RuntimeError:  # not there yet, or damaged
-        photos = make(root=str(root), download=True)
+def _torchvision(name: str, cache: Path) -> tuple[list, list]:
+    root, photos = torchvision_set(name, cache)
 
     def read(i):
         photos[i][0].save(file := io.BytesIO(), "PNG", compress_level=0)
@@ -163,6 +163,26 @@ def _torchvision(name: str, folder: Path) -> tuple[list, list]:
 
     files = sorted(file for file in root.rglob("*") if file.is_file())
     return files, [(f"{name}/{i:06d}", functools.partial(read, i)) for i in range(len(photos))]
+
+
+def torchvision_set(name: str, cache: Path):
+    """(its folder, the data set) of a name such as "CIFAR10" or "STL10/split=test", downloaded where it is not there yet."""
+    from ssl_demo import torchvision_ops  # noqa: F401, I001  beside CPU-only torch, torchvision does not load without it
+    import torchvision
+
+    name, *settings = name.split("/")
+    settings = {key: {"True": True, "False": False}.get(value, value) for key, _, value in (s.partition("=") for s in settings)}
+    root, make = cache / "torchvision" / name, getattr(torchvision.datasets, name)
+    root.mkdir(parents=True, exist_ok=True)
+    with contextlib.redirect_stdout(sys.stderr):  # some sets print what they do
+        try:
+            return root, make(root=str(root), **settings, download=False)
+        except RuntimeError:  # not there yet, or damaged
+            pass
+        try:
+            return root, make(root=str(root), **settings, download=True)
+        except OSError as error:
+            raise ValueError(f"{name} cannot be downloaded ({error}): it needs a network, or its files in {root}.") from error
 
 
 def _content(file: Path) -> tuple[int, str]:
@@ -229,9 +249,13 @@ class Batches:
         # long as even the smallest crop still has size x size pixels. The rest, below 2x for crops of similar areas, is left.
         self.shrink = max(1, int(photos.array.shape[1] * crop[0] ** 0.5 / size))
 
+    def places(self, step: int) -> list[int]:
+        """Which of the photos this process's share of a batch is made of."""
+        count, numbers = len(self.photos), range(step * self.batch_size, (step + 1) * self.batch_size)[self.rank::self.world]
+        return [_permutation(count, self.seed, number // count)[number % count] for number in numbers]
+
     def __call__(self, step: int) -> torch.Tensor:
-        count, places = len(self.photos), range(step * self.batch_size, (step + 1) * self.batch_size)[self.rank::self.world]
-        rows = self.photos.index[[_permutation(count, self.seed, place // count)[place % count] for place in places]]
+        rows = self.photos.index[self.places(step)]
         chance = np.random.default_rng([self.seed, 1, step]).random((self.batch_size, 7), dtype=np.float32)
         chance = torch.from_numpy(chance[self.rank::self.world])
         out = torch.empty(len(rows), 3, self.size, self.size)

@@ -134,7 +134,7 @@ def board(shares: Tensor, framed: int, cell: int = 64, texts: Sequence[str] | No
 
 def tile_board(tiles: list[np.ndarray], framed: Sequence[int] = (), crossed: Sequence[int] = (), zoom: int = 3) -> np.ndarray:
     """Square tiles (h, h, 3) on a square board, `zoom` times as large, some of its places framed, some crossed out."""
-    side, gap, across = tiles[0].shape[0] * zoom, 2 * zoom, round(len(tiles) ** 0.5)
+    side, gap, across = tiles[0].shape[0] * zoom, 2 * zoom, math.ceil(len(tiles) ** 0.5)
     canvas = Image.new("RGB", (across * (side + gap) + gap,) * 2, HIDDEN)
     draw = ImageDraw.Draw(canvas)
     for place, tile in enumerate(tiles):

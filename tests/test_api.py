@@ -36,7 +36,9 @@ def file_for(files, name):
 @pytest.mark.parametrize("name", TASKS)
 def test_endpoint_takes_file_seed_and_controls_by_name(client, name):
     parameters = [p["parameter_name"] for p in client.view_api(return_format="dict")["named_endpoints"][f"/{name}"]["parameters"]]
-    assert parameters == ["file", "seed", "untrained", *(control.name for control in all_tasks()[name].controls)]
+    task = all_tasks()[name]
+    company = ["company"] if task.card.company else []
+    assert parameters == ["file", "seed", "untrained", *(control.name for control in task.controls), *company]
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -53,6 +55,17 @@ def test_endpoint_gives_the_same_pixels_again_and_others_for_another_seed(client
         return one.keys() != other.keys() or any(not np.array_equal(one[title], other[title]) for title in one)
 
     assert any(map(differs, settings))
+
+
+def test_company_joins_by_name_and_a_bad_photo_in_it_is_named(client, files):
+    from gradio_client import handle_file
+
+    name = next(name for name, task in all_tasks().items() if task.card.company)
+    alone, _ = call(client, name, files / "plain.png")
+    joined, _ = call(client, name, files / "plain.png", company=[handle_file(str(files / "phone.heic"))])
+    assert any(not np.array_equal(alone[title], joined[title]) for title in alone)
+    with pytest.raises(Exception, match="is a text file, not a photo"):
+        call(client, name, files / "plain.png", company=[handle_file(str(files / "notes <b>.jpg"))])
 
 
 def test_endpoint_reads_heic_like_png(client, files):

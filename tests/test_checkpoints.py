@@ -213,7 +213,7 @@ class TestBundled:
         card, task = read_card(path), path.stem.split("-")[0]
         assert card["file"] == path.name and card["task"] == task and task in all_tasks()
         assert card["sha256"] == sha256(path) and card["bytes"] == path.stat().st_size < 9_000_000
-        assert card["config"].keys() == all_tasks()[task].defaults.keys()
+        assert card["config"].keys() <= all_tasks()[task].defaults.keys()  # what is younger than the weights has its default
         assert card["steps"] > 0 and card["images_seen"] > 0 and card["minutes"] > 0 and isinstance(card["seed"], int)
         assert card["data"] and card["machine"] and card["command"].startswith("python -m ssl_demo train ")
         assert not [text for text in (card["command"], str(card["data"])) if "/root" in text or "/home" in text]

@@ -29,7 +29,9 @@ SMALL = {"rotation": ["size=32", "width=8", "depths=[1,1]"],
          "mae": ["size=32", "width=32", "depth=1", "heads=2", "decoder_width=32", "decoder_depth=1"],
          "moco": ["size=32", "view=24", "width=8", "depths=[1,1]", "features=16", "queue=32"],
          "simclr": ["size=32", "view=24", "width=8", "depths=[1,1]", "hidden=32", "projection=16"],
-         "cpc": ["size=32", "cell=16", "stride=8", "patch=12", "width=8", "depths=[1,1]", "features=32"]}  # fmt: skip
+         "cpc": ["size=32", "cell=16", "stride=8", "patch=12", "width=8", "depths=[1,1]", "features=32"],
+         "dino": ["size=32", "view=16", "local=8", "stem_width=8", "stem_depths=[1,1]", "width=32", "depth=1", "heads=2",
+                  "hidden=32", "bottleneck=8", "prototypes=32"]}  # fmt: skip
 
 
 @pytest.fixture

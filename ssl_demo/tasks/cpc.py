@@ -30,7 +30,7 @@ from ..pretext import Bar, Card, Chart, Control, Example, Line, Number, Panel, P
 class CPC(PretextTask):
     card = Card(
         name="cpc",
-        title="Contrastive predictive coding",
+        title="CPC",
         family="Bring views together",
         paper="Representation Learning with Contrastive Predictive Coding",
         authors="van den Oord, Li, Vinyals",

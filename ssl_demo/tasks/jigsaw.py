@@ -77,7 +77,7 @@ def shuffle(tiles: Tensor, orders: Tensor) -> Tensor:
 class Jigsaw(PretextTask):
     card = Card(
         name="jigsaw",
-        title="Jigsaw puzzle",
+        title="Jigsaw",
         family="Predict a transformation",
         paper="Unsupervised Learning of Visual Representations by Solving Jigsaw Puzzles",
         authors="Noroozi, Favaro",

@@ -57,7 +57,7 @@ class SplitBrain(nn.Module):
 class SplitBrainAutoencoder(PretextTask):
     card = Card(
         name="split_brain",
-        title="Split-brain autoencoder",
+        title="Split-brain",
         family="Fill in what is missing",
         paper="Split-Brain Autoencoders: Unsupervised Learning by Cross-Channel Prediction",
         authors="Zhang, Isola, Efros",

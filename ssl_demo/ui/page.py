@@ -1,5 +1,6 @@
 """The page: one photo for the whole app, and a tab for every task that is found."""
 
+import functools
 import html
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ..images import square
 from ..pretext import all_tasks
 from ..video import LIMITS, Clip
 from .clip_input import ClipInput
+from .company_input import CompanyInput, company_html
 from .panels import data_url
 from .photo_input import PhotoInput
 from .task_tab import LONG, QUICK, TaskTab
@@ -21,11 +23,14 @@ CSS = Path(__file__).with_name("style.css")
 THEME = gr.themes.Base(primary_hue="blue", neutral_hue="stone", radius_size="sm", text_size="md",
                        font=["system-ui", "Segoe UI", "Helvetica Neue", "sans-serif"],
                        font_mono=["ui-monospace", "Consolas", "monospace"])
+# What a visitor brings goes through the queue, which carries toasts, but never waits for somebody's long clip.
+NEWS = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "news", "concurrency_limit": 4,
+        "trigger_mode": "multiple"}
 
 
-def run(name: str, weights: str | None, photo: Image.Image, seed: int, controls: dict) -> inference.Result:
+def run(name: str, weights: str | None, photo: Image.Image, seed: int, controls: dict, company=()) -> inference.Result:
     """One run of a task; the only way from the page to a network, so that a host can wrap it (ZeroGPU)."""
-    return inference.load(name, weights).run(photo, seed=seed, **controls)
+    return inference.load(name, weights).run(photo, seed=seed, company=company, **controls)
 
 
 def build(run=run) -> gr.Blocks:
@@ -49,17 +54,25 @@ def build(run=run) -> gr.Blocks:
                     gr.HTML(f"<p class='note'>{LIMITS} Without a clip, a camera moves over your photo.</p>")
                 upload = PhotoInput(first, label="Your photo", sources=["upload", "webcam", "clipboard"], height=250,
                                     elem_id="photo", buttons=[], alt_text="The photo all tabs work on")
+                with gr.Column(elem_id="company-side"):
+                    gr.HTML("<p class='heading'>Photos it is compared with</p>")
+                    joined = gr.HTML(company_html([]), elem_id="company")
+                    with gr.Row():
+                        add = CompanyInput("Add photos", size="sm", elem_id="company-add", min_width=90)
+                        alone = gr.Button("Clear", size="sm", elem_id="company-clear", min_width=70)
+                    company = gr.State([])
                 examples = gr.HTML(thumbnails(), elem_id="examples", js_on_load=PICK)
                 gr.HTML("<p class='note'>What you bring stays in this visit: it is kept in memory, never stored for longer than "
                         "an hour, and never used for training.</p>")
             with gr.Column(scale=1, min_width=320), gr.Tabs(elem_id="tasks", selected=opening, overflow_behavior="wrap"):
                 tabs, opened = {}, {}
                 for name, task in tasks.items():
-                    kind = f"takes-{task.card.input}"  # the style sheet shows the clip's box beside such tabs only
+                    # The style sheet shows the box for clips, and that for other photos, beside such tabs only.
+                    kind = [f"takes-{task.card.input}"] + ["takes-company"] * bool(task.card.company)
                     with gr.Tab(task.card.title, id=name, elem_id=f"tab-{name}", elem_classes=kind) as opened[name]:
-                        tabs[name] = TaskTab(task, run, first if name == opening else None)
+                        tabs[name] = TaskTab(task, run, first if name == opening else None, company)
 
-        everything = {photo, moving, current, *(component for tab in tabs.values() for component in tab.inputs)}
+        everything = {photo, moving, current, company, *(component for tab in tabs.values() for component in tab.inputs)}
         stories = [tab.story for tab in tabs.values()]
 
         def tell(values: dict, picture: Image.Image) -> dict:
@@ -86,8 +99,7 @@ def build(run=run) -> gr.Blocks:
         # Not preprocessed: a file that cannot be read must reach `take`, which knows the photo to go back to. And every one of
         # several in quick succession is taken: by default a photo that comes while another is on its way would be dropped.
         news = [upload, photo, moving, *stories]
-        taken = upload.input(take, {upload, *everything}, news, preprocess=False, show_progress="hidden",
-                             api_visibility="private", concurrency_id="model", trigger_mode="multiple")
+        taken = upload.input(take, {upload, *everything}, news, preprocess=False, **NEWS)
 
         def pick(values: dict, event: gr.EventData) -> dict:
             index = event._data.get("index")
@@ -109,8 +121,23 @@ def build(run=run) -> gr.Blocks:
                 frames = values[moving]
             return {clip: frames if isinstance(frames, Clip) else None, moving: frames}
 
+        most = max(task.card.company for task in tasks.values())
+
+        def take_company(values: dict, clear: bool = False) -> dict:
+            """More photos to compare with, or none any more: the open tab answers again."""
+            photos = [] if clear else add.join(values[add], values[company], most)
+            changes, tab = {company: photos, joined: company_html(photos), add: None}, tabs.get(values[current], tabs[opening])
+            if tab.task.card.company:
+                values = {**values, company: photos}
+                changes[tab.story] = tab.answer(values[photo], *(values[component] for component in tab.inputs))
+            return changes
+
+        shown = [company, joined, add, *stories]
+        add.upload(take_company, {add, *everything}, shown, preprocess=False, **NEWS)
+        alone.click(functools.partial(take_company, clear=True), {add, *everything}, shown, preprocess=False, **QUICK)
+
         brought = gr.on([clip.input, clip.stop_recording], take_clip, {clip, photo, moving}, [clip, moving], preprocess=False,
-                        show_progress="hidden", api_visibility="private", concurrency_id="model", trigger_mode="multiple")
+                        **NEWS)
         for name, tab in tabs.items():
             opened[name].select(None, None, current, js=f"() => '{name}'", api_visibility="private")
             if not tab.is_long:

@@ -1,5 +1,6 @@
 """One tab, for any task: built from its card, its controls and its panels."""
 
+import functools
 import html
 import inspect
 import threading
@@ -18,6 +19,7 @@ from ..inference import Result
 from ..pretext import Control, Panel, PretextTask
 from ..progress import Cancelled, listening
 from ..video import encode_mp4
+from .company_input import CompanyInput
 from .story import CLICKS, about, progress_html, story
 
 QUICK = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
@@ -28,9 +30,13 @@ PATIENCE = 0.5  # seconds of work before its progress is shown: what is over soo
 class TaskTab:
     """The components of one task's tab, made where it is constructed: inside a `gr.Tab`."""
 
-    def __init__(self, task: type[PretextTask], run: Callable[..., Result], first: Image.Image | None = None):
-        """run: `(task name, weights, photo, seed, controls) -> Result`; first: a photo to open with, already solved."""
+    def __init__(self, task: type[PretextTask], run: Callable[..., Result], first: Image.Image | None = None,
+                 company: gr.State | None = None):
+        """run: `(task name, weights, photo, seed, controls, company) -> Result`; first: a photo to open with, already solved;
+        company: the visit's photos to compare with, for tasks that compare photos.
+        """
         self.task, self.run, self.name = task, run, task.card.name
+        self.company = [company] if task.card.company and company is not None else []
         self.weights = bundled(self.name)
         self.running: dict[str, list[threading.Event]] = {}  # a visit's runs, each with what ends it
         gr.HTML(about(task.card, next(iter(self.weights.values()), {})), elem_id=f"{self.name}-about")
@@ -46,7 +52,8 @@ class TaskTab:
         with gr.Row(elem_classes="long", visible=False) as self.busy:
             self.progress = gr.HTML(elem_id=f"{self.name}-progress")
             self.cancel = gr.Button("Cancel", size="sm", elem_id=f"{self.name}-cancel")
-        opening = self.answer(first, 0, not self.weights, *(c.default for c in task.controls)) if first else ""
+        defaults = [0, not self.weights, *(c.default for c in task.controls), *[[] for _ in self.company]]
+        opening = self.answer(first, *defaults) if first else ""
         self.story = gr.HTML(opening, js_on_load=CLICKS, elem_id=f"{self.name}-story", elem_classes="story-box")
         with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper", open=False):
             gr.Markdown(lesson(task), elem_classes="lesson")
@@ -64,14 +71,19 @@ class TaskTab:
     @property
     def inputs(self) -> list:
         """What an answer depends on, apart from the photo."""
-        return [self.seed, self.untrained, *self.controls.values()]
+        return [self.seed, self.untrained, *self.controls.values(), *self.company]
 
     def result(self, photo, seed: int | None, untrained: bool, *values) -> Result:
         """One run on a photo or a clip with the values of `inputs`. Raises ValueError for what a person did wrong."""
         if photo is None:
             raise ValueError("Choose a photo first.")
+        values, company = self.apart(values)
         controls = dict(zip(self.controls, values, strict=True))
-        return self.run(self.name, UNTRAINED if untrained else None, photo, seed or 0, controls)
+        return self.run(self.name, UNTRAINED if untrained else None, photo, seed or 0, controls, company)
+
+    def apart(self, values: tuple) -> tuple[tuple, list]:
+        """The controls' values, and the photos to compare with: none where the task compares none."""
+        return (values[:-1], values[-1] or []) if self.company else (values, [])
 
     def answer(self, photo: Image.Image, *values) -> str:
         """The story of one run as HTML; a mistake becomes a toast with its sentence, and the page stays as it was."""
@@ -119,6 +131,7 @@ class TaskTab:
     def clicked(self, photo, *values, event: gr.EventData) -> tuple:
         """The controls' new values after a click on a panel or a stroke of the brush; None where it was neither."""
         seed, untrained, *settings = values
+        settings, company = self.apart(tuple(settings))
         settings, data = dict(zip(self.controls, settings, strict=True)), event._data
         brush = next((control.name for control in self.task.controls if control.kind == "brush"), None)
         x, y, strokes = data.get("x"), data.get("y"), data.get("strokes")
@@ -127,8 +140,8 @@ class TaskTab:
             settings.update(self.task().paint(f"{before}; {strokes}"))
         elif isinstance(x, (int, float)) and isinstance(y, (int, float)) and 0 <= x <= 1 and 0 <= y <= 1:
             runner = inference.load(self.name, UNTRAINED if untrained else None)
-            settings.update(runner.click(photo, seed or 0, settings, str(data.get("panel")), x, y))
-        return seed, untrained, *settings.values()
+            settings.update(runner.click(photo, seed or 0, settings, str(data.get("panel")), x, y, company))
+        return seed, untrained, *settings.values(), *[company for _ in self.company]
 
     def listen(self, photo: gr.State, upload: gr.components.Component) -> None:
         """Connects the tab: every change of a control answers at once; and the API's endpoint carries the task's name.
@@ -140,7 +153,7 @@ class TaskTab:
         everything, knobs = [photo, *self.inputs], [*self.controls.values()]
         if self.is_long:
             def clicked(event: gr.EventData, photo, *values) -> list:
-                return [*self.clicked(photo, *values, event=event)[2:]]
+                return [*self.clicked(photo, *values, event=event)[2 : 2 + len(self.controls)]]
 
             moved = self.story.select(clicked, everything, knobs, **QUICK)
             moved.then(self.answer_slowly, everything, self.shown, **LONG)
@@ -149,14 +162,15 @@ class TaskTab:
         else:
             def clicked(event: gr.EventData, photo, *values) -> list:
                 values = self.clicked(photo, *values, event=event)
-                return [self.answer(photo, *values), *values[2:]]
+                return [self.answer(photo, *values), *values[2 : 2 + len(self.controls)]]
 
             gr.on(changes, self.answer, everything, self.story, **QUICK)
             self.story.select(clicked, everything, [self.story, *knobs], **QUICK)
         pictures = gr.Gallery(visible=False, format="png", label="panels")
         numbers = gr.JSON(visible=False, label="numbers")
+        others = [CompanyInput("company", visible=False) for _ in self.company]
         gr.Button(visible=False).click(
-            self.endpoint(), [upload, self.seed, self.untrained, *knobs], [pictures, numbers],
+            self.endpoint(), [upload, self.seed, self.untrained, *knobs, *others], [pictures, numbers],
             api_name=self.name, api_description=self.task.card.idea, concurrency_id="model",
         )
 
@@ -178,8 +192,9 @@ class TaskTab:
             return [(self.media(panel), panel.title) for panel in result.panels], result.numbers
 
         # Gradio reads the names of an endpoint's parameters from the function's signature.
-        names = ["file", "seed", "untrained", *self.controls]
-        call.__signature__ = inspect.Signature([inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names])
+        by_name = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = [by_name(name) for name in ("file", "seed", "untrained", *self.controls)]
+        call.__signature__ = inspect.Signature(parameters + [by_name("company", default=None) for _ in self.company])
         call.__name__ = self.name
         return call
 

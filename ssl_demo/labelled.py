@@ -1,0 +1,142 @@
+"""Photos with classes, in two parts: one to learn from, one to be judged by. From folders, the photo pack, or torchvision.
+
+Labels are used by nothing that trains a pretext task: only to ask, afterwards, what its encoder is good for.
+"""
+
+import csv
+import posixpath
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .data import Photos, cache_folder, load_photos, torchvision_set
+
+# The sets known by name: what torchvision wants to be told, for the part to learn from and for the one to be judged by.
+SETS = {
+    "CIFAR10": (["train=True"], ["train=False"]),
+    "STL10": (["split=train"], ["split=test"]),
+    "Imagenette": (["split=train/size=160px"], ["split=val/size=160px"]),
+    "Flowers102": (["split=train", "split=val"], ["split=test"]),  # as others count it: 20 photos a class to learn from
+}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """`train_labels[i]` is the class of the photo `train[i]`, as its number in `classes`; `test` likewise."""
+
+    classes: list[str]
+    train: Photos
+    train_labels: np.ndarray  # (N,)
+    test: Photos
+    test_labels: np.ndarray
+
+    def draw(self, per_class: int | None, seed: int) -> np.ndarray:
+        """Places of `per_class` training photos of each class, drawn by the seed; of all photos where None.
+
+        Raises ValueError where a class has fewer.
+        """
+        if per_class is None:
+            return np.arange(len(self.train))
+        counts = np.bincount(self.train_labels, minlength=len(self.classes))
+        if counts.min() < per_class:
+            raise ValueError(f"There are {counts.min()} training photos of “{self.classes[counts.argmin()]}”, "
+                             f"fewer than {per_class} a class.")
+        random = np.random.default_rng([seed, 2])
+        of_class = [np.flatnonzero(self.train_labels == label) for label in range(len(self.classes))]
+        return np.sort(np.concatenate([random.permutation(places)[:per_class] for places in of_class]))
+
+    def inside(self, share: float = 0.15, seed: int = 0) -> "Labelled":
+        """The training part alone, parted again: what is chosen by trying is chosen on this, so that `test` chooses nothing."""
+        order = np.random.default_rng([seed, 3]).permutation(len(self.train))
+        test, train = np.sort(order[: round(share * len(order))]), np.sort(order[round(share * len(order)) :])
+        return replace(self, train=self.train.take(train), train_labels=self.train_labels[train],
+                       test=self.train.take(test), test_labels=self.train_labels[test])
+
+
+def load_labelled(data, side: int = 144) -> Labelled:
+    """From a folder of `train/CLASS/*` and `val/CLASS/*`, one with an `index.csv` as the photo pack's, or "torchvision:CIFAR10".
+
+    Photos that cannot be read are skipped, and counted in `train.skipped`. Raises ValueError with one sentence for anything else.
+    """
+    text, path = str(data), Path(data).expanduser()
+    if text.startswith("torchvision:"):
+        return _torchvision(text.removeprefix("torchvision:"), side)
+    if not path.is_dir():
+        raise ValueError(f"There is no folder {text}.")
+    if (path / "train").is_dir():
+        return _class_folders(path, side)
+    if (path / "index.csv").is_file():
+        return _pack(path, side)
+    raise ValueError(f"{text} holds neither train/CLASS/* and val/CLASS/* nor an index.csv with a column “benchmark”.")
+
+
+def _class_folders(path: Path, side: int) -> Labelled:
+    judge = next((name for name in ("val", "test") if (path / name).is_dir()), None)
+    if judge is None:
+        raise ValueError(f"{path} has train/ but no val/: the photos to be judged by.")
+
+    def place(name: str) -> tuple[str, str] | None:
+        part, *rest = name.split("/")
+        return (part, rest[0]) if part in ("train", judge) and len(rest) > 1 else None
+
+    photos = load_photos([path], side, wanted=place)
+    places = [place(name) for name in photos.names]
+    return _parted(photos, ["train" if part == "train" else "test" for part, _ in places], [label for _, label in places])
+
+
+def _pack(path: Path, side: int) -> Labelled:
+    with open(path / "index.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    missing = [name for name in ("path", "tar", "class", "benchmark") if not rows or name not in rows[0]]
+    if missing:
+        raise ValueError(f"{path / 'index.csv'} has no column “{missing[0]}”.")
+    wanted = {posixpath.normpath(row["path"]): row for row in rows if row["benchmark"]}
+    tars = sorted({row["tar"] for row in wanted.values()})
+    if not tars:
+        raise ValueError(f"{path / 'index.csv'} names no photo for the benchmark.")
+    photos = load_photos([path / tar for tar in tars], side, wanted=lambda name: posixpath.normpath(name) in wanted)
+    rows = [wanted[posixpath.normpath(name)] for name in photos.names]
+    return _parted(photos, ["train" if row["benchmark"] == "train" else "test" for row in rows], [row["class"] for row in rows])
+
+
+def _torchvision(name: str, side: int) -> Labelled:
+    known = {key.lower(): key for key in SETS}
+    if (short := name.lower().replace("-", "")) not in known:
+        raise ValueError(f"There is no set “{name}” with known classes; there are {', '.join(SETS)}.")
+    name, photos, labels, parts = known[short], [], [], []
+    for part, splits in zip(("train", "test"), SETS[known[short]]):
+        for split in splits:
+            photos.append(load_photos([f"torchvision:{name}/{split}"], side))
+            every = _labels(torchvision_set(f"{name}/{split}", cache_folder())[1])
+            labels += [every[int(photo.rpartition("/")[2])] for photo in photos[-1].names]
+            parts += [part] * len(photos[-1])
+    array = np.concatenate([part.array for part in photos])
+    return _parted(Photos(array, sum((part.names for part in photos), []), sum(part.skipped for part in photos)), parts, labels)
+
+
+def _labels(dataset) -> list[str]:
+    """The class of each photo, without decoding one where the set keeps them apart; each keeps them under a name of its own."""
+    for name in ("targets", "labels", "_labels"):
+        if hasattr(dataset, name):
+            numbers = [int(label) for label in getattr(dataset, name)]
+            break
+    else:
+        numbers = [label for _, label in getattr(dataset, "_samples", dataset)]
+    names = [name if isinstance(name, str) else name[0] for name in getattr(dataset, "classes", [])]
+    named = len(set(names)) == len(names) > max(numbers)
+    return [names[number] if named else f"{number:03d}" for number in numbers]
+
+
+def _parted(photos: Photos, parts: list[str], labels: list[str]) -> Labelled:
+    """Raises ValueError where there are fewer than two classes, or a part has a class that the other has not."""
+    known = {part: {label for label, of in zip(labels, parts) if of == part} for part in ("train", "test")}
+    for part, other, what in (("train", "test", "to be judged by"), ("test", "train", "to learn from")):
+        if missing := sorted(known[part] - known[other]):
+            raise ValueError(f"There is no photo of “{missing[0]}” {what}.")
+    classes = sorted(known["train"])
+    if len(classes) < 2:
+        raise ValueError(f"It takes at least two classes with photos; there {'is one' if classes else 'is none'}.")
+    numbers = np.array([classes.index(label) for label in labels])
+    train, test = (np.flatnonzero(np.array(parts) == part) for part in ("train", "test"))
+    return Labelled(classes, photos.take(train), numbers[train], photos.take(test), numbers[test])

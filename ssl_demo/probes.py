@@ -1,0 +1,88 @@
+"""Two ways to ask what frozen features (N, D) know of classes: their neighbours, and a linear layer. No network takes part.
+
+Both answer with the share of each class for every photo asked about, (M, K).
+"""
+
+import warnings
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NEIGHBOURS, TEMPERATURE = 20, 0.07  # Wu et al. 2018 take the temperature 0.07, Caron et al. 2021 (DINO) 20 neighbours with it
+STRENGTHS = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # of the linear probe: the larger, the less it is held back
+UNCHOSEN = 1e-2  # where a class has a single photo, none is left to choose by
+
+
+def knn(train: Tensor, labels: np.ndarray, test: Tensor, classes: int, k: int = NEIGHBOURS,
+        temperature: float = TEMPERATURE) -> Tensor:
+    """Each of the k most similar training photos votes for its class with the weight exp(cosine / temperature).
+
+    Section 3.4 of Unsupervised Feature Learning via Non-Parametric Instance Discrimination (Wu et al. 2018).
+    """
+    train, labels, answers = F.normalize(train.float(), dim=1), torch.from_numpy(np.asarray(labels)), []
+    for some in F.normalize(test.float(), dim=1).split(1000):  # all similarities at once would not fit the memory for large sets
+        similarity, nearest = (some @ train.T).topk(min(k, len(train)), dim=1)  # (B, k)
+        weight = ((similarity - 1) / temperature).exp()  # a common factor, which keeps the numbers small
+        votes = torch.zeros(len(some), classes).scatter_add_(1, labels[nearest], weight)
+        answers.append(votes / votes.sum(dim=1, keepdim=True))
+    return torch.cat(answers)
+
+
+def linear(train: Tensor, labels: np.ndarray, test: Tensor, classes: int, seed: int = 0,
+           strength: float | None = None) -> tuple[Tensor, float]:
+    """Logistic regression on standardised features, and the strength (scikit-learn's C) it was made with.
+
+    Where none is given, the strength is the one with the least loss on training photos left out: a fifth, or of few photos each
+    fifth in turn.
+    """
+    labels = np.asarray(labels)
+    mean, spread = train.float().mean(dim=0), train.float().std(dim=0, correction=0)
+    spread[spread < 1e-6 * spread.max().clamp(min=1e-12)] = 1.0  # what never varies says nothing, and is not blown up
+    train, test = ((part.float() - mean).div(spread).numpy() for part in (train, test))
+    if strength is None:
+        strength = _choose(train, labels, seed)
+    model = _fit(train, labels, strength)
+    shares = np.zeros((len(test), classes), dtype=np.float32)
+    shares[:, model.classes_] = model.predict_proba(test)
+    return torch.from_numpy(shares), strength
+
+
+def accuracy(shares: Tensor, labels: np.ndarray) -> float:
+    """The share of photos whose likeliest class is the right one."""
+    return float((shares.argmax(dim=1).numpy() == labels).mean())
+
+
+def _choose(features: np.ndarray, labels: np.ndarray, seed: int) -> float:
+    """By the loss on what is left out: where that is a handful of photos, how many of them are right is mostly luck."""
+    from sklearn.model_selection import StratifiedKFold
+
+    fewest = np.unique(labels, return_counts=True)[1].min()
+    if fewest < 2:
+        return UNCHOSEN
+    folds = list(StratifiedKFold(min(5, int(fewest)), shuffle=True, random_state=seed).split(features, labels))
+    folds = folds if len(labels) <= 2000 else folds[:1]
+    models, losses = [None] * len(folds), []
+    for strength in STRENGTHS:  # each begins where less strength ended, which is near
+        losses.append(0.0)
+        for number, (kept, left_out) in enumerate(folds):
+            model = models[number] = _fit(features[kept], labels[kept], strength, models[number])
+            shares = model.predict_proba(features[left_out])
+            right = shares[np.arange(len(left_out)), np.searchsorted(model.classes_, labels[left_out])]
+            losses[-1] -= np.log(np.maximum(right, 1e-12)).sum()
+        if losses[-1] > min(losses):  # from here on it only learns by heart
+            break
+    return STRENGTHS[int(np.argmin(losses))]
+
+
+def _fit(features: np.ndarray, labels: np.ndarray, strength: float, start=None):
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=strength, max_iter=300, tol=1e-3, warm_start=start is not None)
+    if start is not None:
+        model.classes_, model.coef_, model.intercept_ = start.classes_, start.coef_, start.intercept_
+    with warnings.catch_warnings():  # where classes can be told apart without error, it would go on for ever
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(features, labels)
