@@ -1,4 +1,4 @@
-"""The table of tasks in README.md, from the cards of the weights.
+"""The table of tasks in README.md, from the cards of the weights and the table of transfer.
 
     python benchmarks/readme_table.py [--write]
 
@@ -6,6 +6,7 @@ Prints the table; with --write it replaces the one between the marks in README.m
 """
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
@@ -18,9 +19,20 @@ from ssl_demo.pretext import all_tasks  # noqa: E402
 MARKED = re.compile(r"(<!-- tasks:.*?-->\n).*?(<!-- /tasks -->)", re.DOTALL)
 
 
+def known(encoder: str, sha256: str | None = None) -> str:
+    """An encoder's kNN accuracy with all labels, or a dash where none of these very weights was measured."""
+    rows = json.loads((ROOT / "ssl_demo" / "transfer_table.json").read_text(encoding="utf-8"))["rows"]
+    for row in rows:
+        asked = row["encoder"] == encoder and row["protocol"] == "knn" and row["labels_per_class"] is None
+        if asked and row["of"].get("sha256") == sha256:
+            return f"{row['accuracy']:.1%}"
+    return "–"
+
+
 def table() -> str:
     """A line for each task: its paper, what trained it, and its measured score beside chance and an untrained network."""
-    head = ("task", "paper", "weights", "trained", "score on what was held out", "guesses without learning", "untrained")
+    head = ("task", "paper", "weights", "trained", "score on what was held out", "guesses without learning", "untrained",
+            "ten classes by kNN", "untrained")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, task in all_tasks().items():
         card = task.card
@@ -38,7 +50,9 @@ def table() -> str:
                 score += f"; {label}: **{card.show(heldout['metrics'][metric])}**"
                 chance += f"; {card.show(heldout['metrics'][guess])}"
             untrained = card.show(heldout["untrained"])
-            lines.append(f"| {card.title} | {paper} | {size} | {trained} | {score} | {chance} | {untrained} |")
+            classes, before = known(name, about["sha256"]), known(f"{name}:untrained")
+            cells = card.title, paper, size, trained, score, chance, untrained, classes, before
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
