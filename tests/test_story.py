@@ -16,7 +16,7 @@ from ssl_demo.pretext import Panel, all_tasks
 from ssl_demo.progress import Cancelled, steps
 from ssl_demo.ui import task_tab
 from ssl_demo.ui.panels import data_url, panel_html
-from ssl_demo.ui.story import progress_html
+from ssl_demo.ui.story import progress_html, score_html
 from ssl_demo.video import load_clip
 
 TASK = next(iter(all_tasks().values()))
@@ -64,7 +64,7 @@ def tab(monkeypatch):
     """A tab whose runs take as long as `pace` says; `ended` is set when one is over, however it ended."""
     import gradio as gr
 
-    def run(name, weights, photo, seed, controls):
+    def run(name, weights, photo, seed, controls, company):
         try:
             for _ in steps(range(20), "frames read"):
                 time.sleep(run.pace)
@@ -87,6 +87,16 @@ VISIT = SimpleNamespace(session_hash="a visit")
 
 def values(tab):
     return [0, False, *(control.default for control in TASK.controls)]
+
+
+@pytest.mark.parametrize("name", all_tasks())
+def test_every_card_can_tell_its_score(name):
+    card = all_tasks()[name].card
+    names = {card.metric, *(metric for metric, _ in card.baselines), *card.also[:2]}
+    told = score_html(card, {"heldout": {"score": 0.7, "chance": 0.1, "untrained": 0.2, "images": 1234,
+                                         "metrics": dict.fromkeys(names, 0.3)}})
+    assert card.show(0.7) in told and card.show(0.2) in told and "1,234 held-out" in told and "untrained" in told
+    assert told.count(card.show(0.3)) == len(card.baselines) + 2 * bool(card.also)
 
 
 def test_long_work_tells_how_far_it_is_and_then_the_answer(tab):

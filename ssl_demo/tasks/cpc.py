@@ -44,7 +44,7 @@ class CPC(PretextTask):
         metric_label="Patches found",
         chance="chance",
         company=7,
-        also=("accuracy_overlapping", "chance", "found one row below, where patches overlap"),
+        also=("accuracy_overlapping", "chance", "one row below, overlapping"),
     )
     controls = (
         Control("target", "Patch asked for", "point", "50 70", "Click a patch in a picture."),

@@ -51,7 +51,7 @@ def entropy(shares: Tensor) -> Tensor:
 class DINO(PretextTask):
     card = Card(
         name="dino",
-        title="Self-distillation",
+        title="DINO",
         family="Bring views together",
         paper="Emerging Properties in Self-Supervised Vision Transformers",
         authors="Caron, Touvron, Misra, Jégou, Mairal, Bojanowski, Joulin",

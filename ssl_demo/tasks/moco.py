@@ -91,7 +91,7 @@ class MomentumContrast(nn.Module):
 class MoCo(PretextTask):
     card = Card(
         name="moco",
-        title="Momentum contrast",
+        title="MoCo",
         family="Bring views together",
         paper="Momentum Contrast for Unsupervised Visual Representation Learning",
         authors="He, Fan, Wu, Xie, Girshick",
