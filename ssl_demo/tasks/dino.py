@@ -230,9 +230,7 @@ class DINO(PretextTask):
         }
 
     def features(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        size = round(4 / 3 * self.config["view"] / self.patch) * self.patch  # things are as large as in the large crops
-        images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
-        tokens = model.teacher["encoder"](images)  # (B, 1 + N, D)
+        tokens = model.teacher["encoder"](images)  # (B, 1 + N, D): twice as fine as the crops of training, which helps
         side = round((tokens.shape[1] - 1) ** 0.5)
         return tokens[:, 0], tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side))
 
