@@ -333,3 +333,10 @@ def test_both_guards_are_needed(train_small):
     assert not guarded.alarm and guarded.numbers["feature_spread"] > 0.1
     assert "same few prototypes" in free.alarm and free.numbers["entropy_mean"] < 0.5
     assert "each prototype the same share" in blunt.alarm and blunt.numbers["entropy_each"] > 0.95 * math.log(32)
+
+
+def test_kappa_is_what_is_agreed_beyond_shuffled_photos(task):
+    told = task.aggregate({"accuracy": torch.tensor([1.0, 0.0]), "agreement_shuffled": torch.tensor([0.2, 0.0])})
+    assert told["kappa"] == pytest.approx((0.5 - 0.1) / 0.9) and told["kappa_shuffled"] == 0
+    same = torch.full((2,), 0.98)  # an untrained network says the same of all, and agrees
+    assert task.aggregate({"accuracy": same, "agreement_shuffled": same})["kappa"] == pytest.approx(0)

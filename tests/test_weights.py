@@ -52,7 +52,8 @@ def held_out(task, limit=None):
 @pytest.mark.parametrize("name, weights", SHIPPED)
 def test_the_card_tells_the_score_that_a_sample_of_what_was_held_out_gives(name, weights):
     task, model = load_weights(name, weights)
-    measured = evaluate(task, model, held_out(task, limit=200))[task.card.metric]
+    # Whole batches of 64: with fewer candidates a contrastive question is easier.
+    measured = evaluate(task, model, held_out(task, limit=256))[task.card.metric]
     told = bundled(name)[weights]["heldout"]["score"]
     assert measured == pytest.approx(told, rel=0.5 if task.card.input == "video" else 0.15)  # two clips scatter widely
 

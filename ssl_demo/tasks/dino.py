@@ -63,6 +63,8 @@ class DINO(PretextTask):
         metric="accuracy",
         metric_label="Teacher and student agree",
         chance="agreement_shuffled",
+        untrained_note="An untrained network says nearly the same of every photo, and so agrees with itself.",
+        also=("kappa", "kappa_shuffled", "beyond what shuffled photos agree"),
         company=7,
         own_resolution=True,
     )
@@ -175,6 +177,11 @@ class DINO(PretextTask):
             "feature_spread": one * feature_spread(features[:, 0]),
         }
 
+    def aggregate(self, per_example: dict[str, Tensor]) -> dict[str, float]:
+        """Means, and Cohen's kappa: what is agreed beyond what would be if photos were shuffled, 0 where all is said of all."""
+        m = super().aggregate(per_example)
+        return {**m, "kappa": 1 - (1 - m["accuracy"]) / max(1 - m["agreement_shuffled"], 1e-6), "kappa_shuffled": 0.0}
+
     def render(self, example: Example, prediction: Prediction) -> list[Panel]:
         teacher, student = (shares.float().cpu() for shares in self._answers(example, prediction))
         answers = teacher[:, 0], student[:, 1].exp()  # (B, K) each: the teacher's to one large crop, the student's to the other
@@ -231,13 +238,11 @@ class DINO(PretextTask):
 
     def features(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
         tokens = model.teacher["encoder"](images)  # (B, 1 + N, D): twice as fine as the crops of training, which helps
-        side = round((tokens.shape[1] - 1) ** 0.5)
-        return tokens[:, 0], tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        return tokens[:, 0], tokens[:, 1:].transpose(1, 2).unflatten(2, (round((tokens.shape[1] - 1) ** 0.5), -1))
 
     def _closely(self, example: Example) -> Tensor:
         """The visitor's photo at the size at which the tab looks at it, (1, 3, H, H)."""
-        photo = example.get("photo", example["images"][:1])
-        return F.interpolate(photo, size=(FINE, FINE), mode="bilinear", antialias=True)
+        return F.interpolate(example.get("photo", example["images"][:1]), size=(FINE, FINE), mode="bilinear", antialias=True)
 
     def _used(self, example: Example, prediction: Prediction) -> tuple[Tensor, Tensor]:
         """Each prototype's share of all targets, (K,), with the centre taken off and without."""

@@ -62,6 +62,8 @@ def score_html(card: Card, weights: dict) -> str:
         ours, guessed = (card.show(measured["metrics"][name]) for name in (metric, guess))
         guess = card.baselines[0][1] if card.baselines else "chance"
         also = f"<p>{html.escape(label)}: <b>{ours}</b>, {html.escape(guess)}: {guessed}</p>"
+    if card.untrained_note:
+        also += f"<p>{html.escape(card.untrained_note)}</p>"
     what = "clips" if card.input == "video" else "photos"
     return (f'<div class="score"><p>{html.escape(card.metric_label)} <small>({measured["images"]:,} held-out {what}, {better} '
             f"is better)</small></p><ul>{bars}</ul>{also}</div>")
