@@ -63,15 +63,15 @@ class DINO(PretextTask):
         metric="accuracy",
         metric_label="Teacher and student agree",
         chance="agreement_shuffled",
-        untrained_note="An untrained network says nearly the same of every photo, and so agrees with itself.",
+        untrained_note="Untrained, it says the same of every photo, and so agrees.",
         also=("kappa", "kappa_shuffled", "beyond what shuffled photos agree"),
         company=7,
         own_resolution=True,
     )
     controls = (
-        Control("teacher_temperature", "Teacher's temperature", "slider", TEACHER, "Lower: sharper targets.",
+        Control("teacher_temperature", "Teacher", "slider", TEACHER, "Its temperature: low is sharp.",
                 minimum=0.02, maximum=0.3, step=0.01),
-        Control("student_temperature", "Student's temperature", "slider", STUDENT, "The paper's: 0.1.",
+        Control("student_temperature", "Student", "slider", STUDENT, "Its temperature.",
                 minimum=0.02, maximum=0.3, step=0.01),
         Control("centring", "Centring", "toggle", True, "Off: what it prevents shows."),
     )

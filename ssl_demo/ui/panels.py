@@ -100,7 +100,8 @@ def chart_html(chart: Chart, told: str) -> str:
         drawn.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{up(y)}" y2="{up(y)}"/>'
                      f'<text class="tick" x="{left - 5}" y="{up(y) + 4}" text-anchor="end">{y:g}</text>')
     for x in ticks(first, last, chart.log_x):
-        drawn.append(f'<text class="tick" x="{across(x)}" y="{height - bottom + 14}" text-anchor="middle">{x:g}</text>')
+        anchor = "end" if across(x) > width - 2 * right else "middle"  # or the last one would be cut off
+        drawn.append(f'<text class="tick" x="{across(x)}" y="{height - bottom + 14}" text-anchor="{anchor}">{x:g}</text>')
     middle = (left + width - right) / 2
     drawn.append(f'<text x="{middle}" y="{height - 4}" text-anchor="middle">{html.escape(chart.x_label)}</text>'
                  f'<text x="2" y="12">{html.escape(chart.y_label)}</text>')
