@@ -126,6 +126,14 @@ def test_every_tab_tells_its_four_steps_idea_paper_and_score(visit, task):
     assert card.show(score) in about and "untrained" in about
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_a_tab_fits_a_laptop_without_scrolling(visit, task):
+    open_tab(visit, task)
+    visit.evaluate("window.scrollTo(0, 0)")
+    bottoms = visit.eval_on_selector_all(f"#{task}-story img", "all => all.map(i => i.getBoundingClientRect().bottom)")
+    assert bottoms and max(bottoms) <= 900
+
+
 def test_an_uploaded_photo_is_shown_upright_in_every_tab(page, files):
     before, before_mae = source(page, "rotation", "photo"), source(page, "mae", "photo")
     upload(page, files / "sideways.jpg")
@@ -390,14 +398,6 @@ def test_a_phone_stacks_without_scrolling_sideways(phone, task):
     boxes = phone.eval_on_selector_all(f"#{task}-story img", "images => images.map(i => { const b = i.getBoundingClientRect();"
                                        " return [b.left, b.right, b.width] })")
     assert boxes and all(left >= 0 and right <= 390 and width >= 120 for left, right, width in boxes)
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_a_tab_fits_a_laptop_without_scrolling(visit, task):
-    open_tab(visit, task)
-    visit.evaluate("window.scrollTo(0, 0)")
-    bottoms = visit.eval_on_selector_all(f"#{task}-story img", "all => all.map(i => i.getBoundingClientRect().bottom)")
-    assert bottoms and max(bottoms) <= 900
 
 
 def test_pictures_have_words_for_those_who_do_not_see_them(page):
