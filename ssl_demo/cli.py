@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, metavar="FILE", help="a .safetensors file; default runs/TASK.safetensors")
     train.add_argument("--resume", type=Path, metavar="FILE", help="a .checkpoint file to go on from, with the same length")
     train.add_argument("--limit", type=_count, help="only so many photos, drawn by the seed")
+    train.add_argument("--history", action="store_true", help="keep the weights after 1, 2, 4, 8, ... steps, in FILE's .history/")
     train.add_argument("--config", nargs="+", action="extend", default=[], metavar="k=v", help="of the network or the recipe")
     train.add_argument("--threads", type=_count, help="processor threads of PyTorch")
 
@@ -198,12 +199,18 @@ def _train(options) -> dict | None:
     last = None
     with tqdm(total=1.0, desc=options.task, file=sys.stderr, bar_format="{desc} {percentage:3.0f}% {elapsed} {postfix}") as bar:
         log, checkpoint = out.with_suffix(".jsonl"), out.with_suffix(".checkpoint")
+        history = out.with_suffix(".history")
         if options.resume is None:
-            log.unlink(missing_ok=True)
+            for old in (log, *history.glob("*.safetensors"), *history.glob("*.json")):
+                old.unlink(missing_ok=True)
         watched, alarm = task.card.watch or task.card.metric, ""
+
+        def keep(step: int, model) -> None:
+            checkpoints.save_weights(history / f"{step:07d}.safetensors", task, model, {"step": step})
+
         try:
             for last in train(task, learned, recipe, steps=options.steps, minutes=options.minutes, seed=options.seed,
-                              checkpoint=checkpoint, resume=options.resume, log=log):
+                              checkpoint=checkpoint, resume=options.resume, log=log, milestone=keep if options.history else None):
                 bar.set_postfix_str(f"step {last.step}, loss {last.loss:.4f}, {watched} {last.metric:.4f}, "
                                     f"{last.images_per_second:.0f} images/s", refresh=False)
                 bar.update(last.progress - bar.n)

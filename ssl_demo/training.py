@@ -82,11 +82,14 @@ def train(
     start_from: nn.Module | None = None,
     batches: Callable[[int], Tensor] | None = None,
     every: float = 1.0,
+    due: Callable[[], bool] | None = None,
+    milestone: Callable[[int, nn.Module], None] | None = None,
     save_every: float = 60.0,
 ) -> Iterator[Snapshot]:
     """Trains for `steps` or `minutes` (exactly one is given); yields a snapshot about each `every` seconds and at the end.
 
-    Snapshots come less often where the metric takes long.
+    Snapshots come less often where the metric takes long. due: asked after each step, instead of the clock, whether a snapshot
+    is wanted. milestone: told the step and the averaged weights after 1, 2, 4, 8, ... steps.
 
     photos: clips where the task is about them.
     checkpoint: where the run is kept, each `save_every` seconds and when the generator is closed; written under a temporary name
@@ -170,8 +173,10 @@ def train(
                 checkpoint = None  # what was kept is from before it went wrong
                 raise FloatingPointError(f"the loss is not a number any more at step {step}: try a lower learning rate")
 
+            if milestone is not None and rank == 0 and step & (step - 1) == 0:
+                milestone(step, average)
             finished = progress() == 1
-            if finished or time.monotonic() - spoke >= pause:
+            if finished or (time.monotonic() - spoke >= pause if due is None else due()):
                 watching = time.monotonic()
                 with torch.no_grad():
                     metric = task.metrics(example, prediction)[task.card.watch or task.card.metric].mean().item()

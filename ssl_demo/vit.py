@@ -83,10 +83,14 @@ class Prototypes(nn.Module):
 
 
 def lit_by_heads(photo: np.ndarray, attention: Tensor) -> list[np.ndarray]:
-    """A square picture for each head from attention (heads, N): fully lit where it attends to most, dark where it does least."""
-    heads = attention.unflatten(1, (round(attention.shape[1] ** 0.5), -1))
-    shares = [(head - head.min()) / (head.max() - head.min()).clamp(min=1e-12) for head in heads]
-    return [drawing.glow(photo, drawing.resize_map(share, len(photo)).cpu().numpy()) for share in shares]
+    """A square picture for each head from attention (heads, N): lit where it attends to most, dark where it does least.
+
+    From its 2nd to its 98th percentile: a single patch that has much would leave all others in the dark.
+    """
+    low, high = attention.quantile(0.02, dim=1, keepdim=True), attention.quantile(0.98, dim=1, keepdim=True)
+    shares = ((attention - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+    heads = shares.unflatten(1, (round(shares.shape[1] ** 0.5), -1))
+    return [drawing.glow(photo, drawing.resize_map(head, len(photo)).cpu().numpy()) for head in heads]
 
 
 def principal_colors(patches: Tensor, size: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from ssl_demo import bench, cli
-from ssl_demo.checkpoints import read_card, save_weights, sha256
+from ssl_demo.checkpoints import load_weights, read_card, save_weights, sha256
 from ssl_demo.pretext import all_tasks, create
 from ssl_demo.video import encode_mp4, load_clip
 
@@ -304,6 +304,17 @@ def test_train(name, call, data_for, tmp_path, file_for, no_weights):
     assert "heldout" not in card, "only `evaluate --record` says how good it is"
     used = call("run", name, file, "--weights", out, "--out", tmp_path / "panels")
     assert used["weights"] == out.stem
+
+
+def test_train_keeps_a_history(call, folder, tmp_path):
+    history = tmp_path / "a.history"
+    history.mkdir()
+    (history / "0000064.safetensors").write_bytes(b"of an earlier run")
+    arguments = ["--data", folder, "--out", tmp_path / "a.safetensors", "--history", "--config", "batch=4", *SMALL["mae"]]
+    call("train", "mae", "--steps", 5, *arguments)
+    assert sorted(path.name for path in history.glob("*.safetensors")) == [f"000000{step}.safetensors" for step in (1, 2, 4)]
+    (_, first), (_, last) = (load_weights("mae", path) for path in (history / "0000001.safetensors", tmp_path / "a.safetensors"))
+    assert not torch.equal(first.to_pixels.weight, last.to_pixels.weight)
 
 
 def test_train_goes_on(call, refused, folder, tmp_path):

@@ -45,8 +45,12 @@ def losses(run):
     return [snapshot.loss for snapshot in run]
 
 
+def vector(model):
+    return torch.cat([value.flatten().double() for value in model.state_dict().values()])
+
+
 def weights(snapshot):
-    return torch.cat([value.flatten().double() for value in snapshot.model.state_dict().values()])
+    return vector(snapshot.model)
 
 
 # The same curve
@@ -100,6 +104,21 @@ def test_resuming_a_finished_run_gives_what_it_came_to_and_trains_no_further(mae
         (again,) = train(mae, photos, RECIPE, steps=2, every=0, checkpoint=checkpoint, resume=checkpoint)
         assert (again.step, again.loss, again.metric, again.done) == (2, last.loss, last.metric, True)
         assert torch.equal(weights(again), weights(last))
+
+
+def test_milestones_are_the_averaged_weights_after_powers_of_two(task, photos):
+    kept, after = {}, {}
+    for snapshot in train(task, photos, RECIPE, steps=9, every=0,
+                          milestone=lambda step, average: kept.update({step: vector(average)})):  # fmt: skip
+        after[snapshot.step] = weights(snapshot)
+    assert list(kept) == [1, 2, 4, 8]
+    assert all(torch.equal(kept[step], after[step]) for step in kept) and not torch.equal(kept[4], kept[8])
+
+
+def test_who_watches_says_when_a_snapshot_is_due(task, photos):
+    answers = iter([False, True, False, False, True, False])
+    steps = [s.step for s in train(task, photos, RECIPE, steps=6, every=0, due=lambda: next(answers))]
+    assert steps == [2, 5, 6], "and the last one comes unasked"
 
 
 KILLED = """

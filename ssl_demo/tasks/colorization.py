@@ -71,7 +71,7 @@ class Colorization(PretextTask):
     controls = (
         Control("temperature", "Temperature", "slider", lab.TEMPERATURE, "1: the mean of all possible; 0: the likeliest.",
                 minimum=0, maximum=1, step=0.01),
-        Control("rebalanced", "Rare colours count more", "toggle", True, "Off: the weights of training are divided out again."),
+        Control("rebalanced", "Rare colours count more", "toggle", True, "Off: as often as they are met."),
         Control("pixel", "Pixel", "point", "", "Click the photo to ask about another place."),
     )
     defaults = {"size": 96, "width": 48, "depths": [2, 2, 2], "decoder_width": 96, "rebalance": True, "uniform": 0.5,

@@ -48,7 +48,7 @@ class CPC(PretextTask):
     )
     controls = (
         Control("target", "Patch asked for", "point", "50 70", "Click a patch in a picture."),
-        Control("below", "Rows below", "slider", 2, "At 1 they overlap: a mere probe.", minimum=1, maximum=4, step=1),
+        Control("below", "Rows below", "slider", 2, "At 1 they overlap.", minimum=1, maximum=4, step=1),
         Control("temperature", "Temperature", "slider", 0.1, "Lower: surer.", minimum=0.02, maximum=1, step=0.02),
         Control("disturbed", "Patches disturbed", "toggle", True, "Off: as they are."),
     )

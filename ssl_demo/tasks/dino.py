@@ -69,7 +69,7 @@ class DINO(PretextTask):
         own_resolution=True,
     )
     controls = (
-        Control("teacher_temperature", "Teacher", "slider", TEACHER, "Its temperature: low is sharp.",
+        Control("teacher_temperature", "Teacher", "slider", TEACHER, "Its temperature.",
                 minimum=0.02, maximum=0.3, step=0.01),
         Control("student_temperature", "Student", "slider", STUDENT, "Its temperature.",
                 minimum=0.02, maximum=0.3, step=0.01),

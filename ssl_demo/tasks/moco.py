@@ -98,15 +98,15 @@ class MoCo(PretextTask):
         year=2019,
         link="https://arxiv.org/abs/1911.05722",
         idea="Find a photo's other view among thousands that a second, slowly following network has left in a queue.",
-        shortcut="Batch norm mixes what is in a batch, so views that share one can be told by it; the key encoder here uses no "
-        "statistics of its batch. Colours alone would match two crops of a photo: they are changed at random.",
+        shortcut="Keys of earlier steps can be told by their age instead of by what they show: so the batch's other photos are "
+        "rivals too, and batch norm centres each batch. Colours alone would match two crops: they are changed at random.",
         metric="accuracy",
         metric_label="Other views found",
-        chance="by_chance",
+        chance="chance",
         company=11,
     )
     controls = (
-        Control("momentum", "Momentum", "choice", "0.99", "How slowly the keys' network follows.",
+        Control("momentum", "Momentum", "choice", "0.99", "Of the follower.",
                 choices=tuple(f"{momentum:g}" for momentum in MOMENTA)),
         Control("length", "Queue length", "slider", 2048, "Keys compared with.", minimum=16, maximum=2048, step=16),
         Control("temperature", "Temperature", "slider", 0.2, "Low: only near keys count.", minimum=0.05, maximum=1, step=0.05),
@@ -170,7 +170,7 @@ class MoCo(PretextTask):
     def metrics(self, example: Example, prediction: Prediction) -> dict[str, Tensor]:
         queries, keys = prediction["queries"].float(), prediction["keys"].float()
         number, one = torch.arange(len(queries), device=queries.device), torch.ones(len(queries), device=queries.device)
-        return {"accuracy": contrastive.found(queries @ keys.T, number), "by_chance": one / len(queries),
+        return {"accuracy": contrastive.found(queries @ keys.T, number), "chance": one / len(queries),
                 "candidates": one * len(queries), "alignment": contrastive.alignment(torch.stack([queries, keys], dim=1)),
                 "uniformity": one * contrastive.uniformity(queries), "feature_spread": one * contrastive.feature_spread(queries)}
 

@@ -15,7 +15,7 @@ the changes change, colour for one, which later tasks may want. Alignment says h
 uniformity how evenly all vectors are spread (0: all one, -4: evenly), after Wang and Isola (2020).
 
 Where we differ from the paper. A residual network of 1.7 million parameters on views of 64 px instead of ResNet-50 at 224; 128
-photos a step instead of 4096, AdamW instead of LARS, and about twenty passes over 27 thousand photos instead of a thousand over
+photos a step instead of 4096, AdamW instead of LARS, and about twelve passes over 27 thousand photos instead of a thousand over
 ImageNet. Crops are squares and keep a fifth of the photo or more (there: a twelfth), colours change half as far, and the blur is
 narrower, as views are smaller. The projection ends in batch norm, as in the authors' code, and the temperature is 0.2, not 0.1.
 """
