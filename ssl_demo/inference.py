@@ -96,7 +96,7 @@ class Runner:
         return self.task.click(panel, x, y, self.example(image, seed, parse_controls(self.task, controls), company))
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=64)
 def load(task: str, weights: str | None = None) -> Runner:
     """A task by name with bundled weights (a name), a file's, the best bundled ones (None), or "untrained" ones. Cached.
 

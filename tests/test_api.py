@@ -38,7 +38,7 @@ def test_endpoint_takes_file_seed_and_controls_by_name(client, name):
     parameters = [p["parameter_name"] for p in client.view_api(return_format="dict")["named_endpoints"][f"/{name}"]["parameters"]]
     task = all_tasks()[name]
     company = ["company"] if task.card.company else []
-    assert parameters == ["file", "seed", "untrained", *(control.name for control in task.controls), *company]
+    assert parameters == ["file", "seed", "network", *(control.name for control in task.controls), *company]
 
 
 @pytest.mark.parametrize("name", TASKS)

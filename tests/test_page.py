@@ -87,6 +87,11 @@ def upload(page, file):
     page.set_input_files("#photo input[type=file]", str(file))
 
 
+def choose(page, box, option):
+    page.click(f"{box} input")
+    page.get_by_role("option", name=option).click()
+
+
 def open_tab(page, task):
     page.get_by_role("tab", name=all_tasks()[task].card.title).click()
     page.wait_for_selector(f"#{task}-story .story img")
@@ -361,16 +366,16 @@ def test_draw_again_changes_the_seed_and_the_picture(page):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_untrained_is_a_switch_that_changes_the_answer(visit, task):
+def test_an_untrained_network_is_a_choice_that_changes_the_answer(visit, task):
     if not bundled(task):
         pytest.skip(f"no weights are bundled for {task}")
     open_tab(visit, task)
     trained = visit.inner_html(f"#{task}-story .step-answers") + visit.inner_html(f"#{task}-story .step-judged")
-    visit.check(f"#{task}-untrained input")
+    choose(visit, f"#{task}-network", "Untrained")
     visit.wait_for_function("([selector, before]) => ['answers', 'judged']"
                            ".map(step => document.querySelector(selector + step).innerHTML).join('') !== before",
                            arg=[f"#{task}-story .step-", trained], timeout=20_000)
-    assert visit.is_checked(f"#{task}-untrained input")
+    assert visit.input_value(f"#{task}-network input") == "Untrained"
 
 
 def test_a_reload_shows_the_same_pixels(page):

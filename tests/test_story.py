@@ -86,7 +86,7 @@ VISIT = SimpleNamespace(session_hash="a visit")
 
 
 def values(tab):
-    return [0, False, *(control.default for control in TASK.controls)]
+    return [0, None, *(control.default for control in TASK.controls)]
 
 
 @pytest.mark.parametrize("name", all_tasks())

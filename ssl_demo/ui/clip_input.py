@@ -1,7 +1,6 @@
 """A clip input that reads every upload and every recording through ``ssl_demo.video``."""
 
 import functools
-import html
 import secrets
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from gradio.processing_utils import save_bytes_to_cache
 
 from ssl_demo.video import Clip, encode_mp4, load_clip
 
+from . import toasts
 from .photo_input import uploaded
 
 # Cameras offer more than load_clip keeps, and a browser that encodes all of it drops frames.
@@ -41,11 +41,8 @@ class ClipInput(gr.Video):
         """The uploaded or recorded clip; None where there is none. Raises gr.Error with one sentence where it cannot be read."""
         if payload is None:
             return None
-        try:
+        with toasts.told():
             return self.read(payload)
-        except ValueError as error:
-            # Toasts are drawn as HTML, and a file's name is the visitor's text.
-            raise gr.Error(html.escape(str(error)), print_exception=False) from None
 
     def postprocess(self, value: Clip | bytes | str | Path | None) -> FileData | None:
         """The clip for the browser, marked as one that the page itself put there."""

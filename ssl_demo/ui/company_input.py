@@ -1,7 +1,6 @@
 """A button that takes several photos, for the tasks that compare a photo with others."""
 
 import functools
-import html
 
 import gradio as gr
 import numpy as np
@@ -9,6 +8,7 @@ from gradio.data_classes import FileData, ListFiles
 from PIL import Image
 
 from ..images import limit, load_photo, square
+from . import toasts
 from .panels import data_url
 from .photo_input import uploaded
 
@@ -25,10 +25,8 @@ class CompanyInput(gr.UploadButton):
 
     def preprocess(self, payload: ListFiles | FileData | None) -> list[Image.Image]:
         """The photos, none where nothing came. Raises gr.Error with one sentence about the first that cannot be read."""
-        try:
+        with toasts.told():
             return [self.read(file) for file in files(payload)]
-        except ValueError as error:
-            raise gr.Error(html.escape(str(error)), print_exception=False) from None
 
     def read(self, file: FileData) -> Image.Image:
         """One photo. Raises ValueError with one sentence where it cannot be read."""
@@ -41,12 +39,12 @@ class CompanyInput(gr.UploadButton):
         company = list(company)
         for file in files(payload):
             if len(company) >= most:
-                gr.Warning(f"No more than {most} photos can join; the rest were left out.")
+                toasts.warn(f"No more than {most} photos can join; the rest were left out.")
                 break
             try:
                 company.append(self.read(file))
             except ValueError as error:
-                gr.Warning(html.escape(str(error)))
+                toasts.warn(error)
         return company
 
 

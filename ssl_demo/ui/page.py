@@ -1,4 +1,8 @@
-"""The page: one photo for the whole app, and a tab for every task that is found."""
+"""The page: one photo for the whole app, a tab for every task that is found, and the rooms where encoders are put to use.
+
+A room is an object with a `name` and a `title`; `inputs` and `shown`, components that its answer depends on and changes; and
+`answer(photo, *inputs)`, the values of `shown`, asked for when the room is opened and when a new photo comes while it is open.
+"""
 
 import functools
 import html
@@ -13,6 +17,7 @@ from ..examples import EXAMPLES
 from ..images import square
 from ..pretext import all_tasks
 from ..video import LIMITS, Clip
+from . import toasts
 from .clip_input import ClipInput
 from .company_input import CompanyInput, company_html
 from .panels import data_url
@@ -23,6 +28,7 @@ CSS = Path(__file__).with_name("style.css")
 THEME = gr.themes.Base(primary_hue="blue", neutral_hue="stone", radius_size="sm", text_size="md",
                        font=["system-ui", "Segoe UI", "Helvetica Neue", "sans-serif"],
                        font_mono=["ui-monospace", "Consolas", "monospace"])
+METHODS, ROOMS = "methods", ()
 # What a visitor brings goes through the queue, which carries toasts, but never waits for somebody's long clip.
 NEWS = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "news", "concurrency_limit": 4,
         "trigger_mode": "multiple"}
@@ -40,12 +46,13 @@ def build(run=run) -> gr.Blocks:
     opening = max(tasks, key=lambda name: tasks[name].card.year)  # the newest method greets
     with gr.Blocks(title="Self-supervised learning, seen", analytics_enabled=False, delete_cache=(300, 3000),
                    fill_width=True) as demo:
-        gr.HTML("<header><h1>Learning without labels</h1><p>Hide or disturb something in a photo, predict it back, keep the "
-                "encoder. Every answer here is computed now, by networks we trained.</p></header>")
+        gr.HTML("<header><h1>Learning without labels</h1><p>Hide something in a photo, predict it back, keep the encoder. Every "
+                "answer is computed now.</p></header>")
         photo = gr.State(first)
         moving = gr.State(first)  # what tasks on clips take: the clip a person brought, else a camera's move over the photo
-        # The open tab's name. The browser itself sets it: of two tabs opened in quick succession, the server may answer the
-        # first one last, and would take that for the open one.
+        own = gr.State({})  # the visit's own networks: by task, files of weights by the names that a person gave
+        # The name of the open tab, or room. The browser itself sets it: of two tabs opened in quick succession, the server may
+        # answer the first one last, and would take that for the open one.
         current = gr.Textbox(opening, visible="hidden", elem_id="current")
         with gr.Row(elem_id="page"):
             with gr.Column(scale=0, min_width=272, elem_id="side"):
@@ -64,26 +71,37 @@ def build(run=run) -> gr.Blocks:
                 examples = gr.HTML(thumbnails(), elem_id="examples", js_on_load=PICK)
                 gr.HTML("<p class='note'>What you bring stays in this visit: it is kept in memory, never stored for longer than "
                         "an hour, and never used for training.</p>")
-            with gr.Column(scale=1, min_width=320), gr.Tabs(elem_id="tasks", selected=opening, overflow_behavior="wrap"):
-                tabs, opened = {}, {}
-                for name, task in tasks.items():
-                    # The style sheet shows the box for clips, and that for other photos, beside such tabs only.
-                    kind = [f"takes-{task.card.input}"] + ["takes-company"] * bool(task.card.company)
-                    with gr.Tab(task.card.title, id=name, elem_id=f"tab-{name}", elem_classes=kind) as opened[name]:
-                        tabs[name] = TaskTab(task, run, first if name == opening else None, company)
+            with gr.Column(scale=1, min_width=320), gr.Tabs(elem_id="rooms", selected=METHODS):
+                tabs, rooms, opened = {}, {}, {}
+                with gr.Tab("Methods", id=METHODS) as opened[METHODS]:
+                    with gr.Tabs(elem_id="tasks", selected=opening, overflow_behavior="wrap"):
+                        for name, task in tasks.items():
+                            # The style sheet shows the box for clips, and that for other photos, beside such tabs only.
+                            kind = [f"takes-{task.card.input}"] + ["takes-company"] * bool(task.card.company)
+                            with gr.Tab(task.card.title, id=name, elem_id=f"tab-{name}", elem_classes=kind) as opened[name]:
+                                tabs[name] = TaskTab(task, run, first if name == opening else None, company, own)
+                for make in ROOMS:
+                    with gr.Tab(make.title, id=make.name, elem_id=f"room-{make.name}") as opened[make.name]:
+                        rooms[make.name] = make()
 
-        everything = {photo, moving, current, company, *(component for tab in tabs.values() for component in tab.inputs)}
-        stories = [tab.story for tab in tabs.values()]
+        asked = [*tabs.values(), *rooms.values()]
+        everything = {photo, moving, current, company, own, *(component for one in asked for component in one.inputs)}
+        stories = [*(tab.story for tab in tabs.values()), *(output for room in rooms.values() for output in room.shown)]
+
+        def answer(values: dict, picture: Image.Image) -> dict:
+            """What the open tab or room makes of a picture. Others answer when they are opened; clips are answered elsewhere."""
+            one = rooms.get(values[current]) or tabs.get(values[current], tabs[opening])
+            inputs = [values[component] for component in one.inputs]
+            if one in rooms.values():
+                return dict(zip(one.shown, one.answer(picture, *inputs), strict=True))
+            return {} if one.is_long else {one.story: one.answer(picture, *inputs)}
 
         def tell(values: dict, picture: Image.Image) -> dict:
-            """What a new photo changes. The open tab answers; the others answer when they are opened."""
+            """What a new photo changes."""
             changes = {upload: picture, photo: picture}
             if not isinstance(values[moving], Clip):
                 changes[moving] = picture
-            tab = tabs.get(values[current], tabs[opening])
-            if not tab.is_long:
-                changes[tab.story] = tab.answer(picture, *(values[component] for component in tab.inputs))
-            return changes
+            return changes | answer(values, picture)
 
         def take(values: dict):
             """A new photo, in its box, in the session and in the open tab; a bad file is named, and the one before stays."""
@@ -92,7 +110,7 @@ def build(run=run) -> gr.Blocks:
             try:
                 picture = upload.read(ImageData(**values[upload]))
             except ValueError as error:
-                gr.Warning(html.escape(str(error)))
+                toasts.warn(error)
                 picture = values[photo]
             return tell(values, picture)
 
@@ -117,7 +135,7 @@ def build(run=run) -> gr.Blocks:
             try:
                 frames = clip.read(payload)
             except ValueError as error:
-                gr.Warning(html.escape(str(error)))
+                toasts.warn(error)
                 frames = values[moving]
             return {clip: frames if isinstance(frames, Clip) else None, moving: frames}
 
@@ -126,11 +144,8 @@ def build(run=run) -> gr.Blocks:
         def take_company(values: dict, clear: bool = False) -> dict:
             """More photos to compare with, or none any more: the open tab answers again."""
             photos = [] if clear else add.join(values[add], values[company], most)
-            changes, tab = {company: photos, joined: company_html(photos), add: None}, tabs.get(values[current], tabs[opening])
-            if tab.task.card.company:
-                values = {**values, company: photos}
-                changes[tab.story] = tab.answer(values[photo], *(values[component] for component in tab.inputs))
-            return changes
+            changes = {company: photos, joined: company_html(photos), add: None}
+            return changes | answer({**values, company: photos}, values[photo])
 
         shown = [company, joined, add, *stories]
         add.upload(take_company, {add, *everything}, shown, preprocess=False, **NEWS)
@@ -138,15 +153,20 @@ def build(run=run) -> gr.Blocks:
 
         brought = gr.on([clip.input, clip.stop_recording], take_clip, {clip, photo, moving}, [clip, moving], preprocess=False,
                         **NEWS)
-        for name, tab in tabs.items():
+        back = opened[METHODS].select(None, None, current, js=f"() => window.openMethod || '{opening}'", api_visibility="private")
+        back.then(lambda values: answer(values, values[photo]), everything, stories, **QUICK)
+        for name, room in rooms.items():
             opened[name].select(None, None, current, js=f"() => '{name}'", api_visibility="private")
+            opened[name].select(room.answer, [photo, *room.inputs], room.shown, **QUICK)
+        for name, tab in tabs.items():
+            opened[name].select(None, None, current, js=f"() => window.openMethod = '{name}'", api_visibility="private")
             if not tab.is_long:
                 tab.listen(photo, upload)
                 opened[name].select(tab.answer, [photo, *tab.inputs], tab.story, **QUICK)
                 continue
             tab.listen(moving, clip)
             opened[name].select(tab.answer_slowly, [moving, *tab.inputs], tab.shown, **LONG)
-            for event in (taken, picked, brought):
+            for event in (taken, picked, brought, back):
                 tab.follow(event, current, moving)
     return demo
 

@@ -1,7 +1,6 @@
 """A picture input that reads every upload through ``ssl_demo.images``."""
 
 import functools
-import html
 import secrets
 
 import gradio as gr
@@ -12,6 +11,8 @@ from gradio.utils import is_in_or_equal, is_static_file
 from PIL import Image
 
 from ssl_demo.images import limit, load_photo
+
+from . import toasts
 
 _OURS = f"photo-{secrets.token_hex(8)}.png"  # no file of a visitor is called that
 
@@ -35,11 +36,8 @@ class PhotoInput(gr.Image):
         """The uploaded photo; None where there is none. Raises gr.Error with one sentence where it cannot be read."""
         if payload is None:
             return None
-        try:
+        with toasts.told():
             return self.read(payload)
-        except ValueError as error:
-            # Toasts are drawn as HTML, and a file's name is the visitor's text.
-            raise gr.Error(html.escape(str(error)), print_exception=False) from None
 
     def postprocess(self, value) -> ImageData | None:
         """The picture for the browser, marked as one that the page itself put there."""

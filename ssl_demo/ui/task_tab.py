@@ -1,7 +1,6 @@
 """One tab, for any task: built from its card, its controls and its panels."""
 
 import functools
-import html
 import inspect
 import threading
 import time
@@ -19,11 +18,13 @@ from ..inference import Result
 from ..pretext import Control, Panel, PretextTask
 from ..progress import Cancelled, listening
 from ..video import encode_mp4
+from . import toasts
 from .company_input import CompanyInput
 from .story import CLICKS, about, progress_html, story
 
 QUICK = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
 LONG = {**QUICK, "queue": True, "concurrency_id": "model"}  # tells how far it is and can be cancelled, which needs the queue
+TRAINED = "trained"
 PATIENCE = 0.5  # seconds of work before its progress is shown: what is over sooner must not flash
 
 
@@ -31,12 +32,14 @@ class TaskTab:
     """The components of one task's tab, made where it is constructed: inside a `gr.Tab`."""
 
     def __init__(self, task: type[PretextTask], run: Callable[..., Result], first: Image.Image | None = None,
-                 company: gr.State | None = None):
+                 company: gr.State | None = None, own: gr.State | None = None):
         """run: `(task name, weights, photo, seed, controls, company) -> Result`; first: a photo to open with, already solved;
-        company: the visit's photos to compare with, for tasks that compare photos.
+        company: the visit's photos to compare with, for tasks that compare photos; own: the visit's own networks, as in
+        `own_networks`.
         """
         self.task, self.run, self.name = task, run, task.card.name
         self.company = [company] if task.card.company and company is not None else []
+        self.own = [own] if own is not None else []
         self.weights = bundled(self.name)
         self.running: dict[str, list[threading.Event]] = {}  # a visit's runs, each with what ends it
         gr.HTML(about(task.card, next(iter(self.weights.values()), {})), elem_id=f"{self.name}-about")
@@ -46,13 +49,13 @@ class TaskTab:
                 self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, elem_id=f"{self.name}-seed",
                                       info="Fixes chance.", min_width=90)
                 self.again = gr.Button("Draw again", size="sm", elem_id=f"{self.name}-again")
-            self.untrained = gr.Checkbox(not self.weights, label="Untrained network", interactive=bool(self.weights),
-                                         info="Before it learned anything.", min_width=150,
-                                         elem_id=f"{self.name}-untrained")
+            self.network = gr.Dropdown(self.networks({}), value=TRAINED if self.weights else UNTRAINED, label="Network",
+                                       info="Who answers.", min_width=150, elem_id=f"{self.name}-network")
         with gr.Row(elem_classes="long", visible=False) as self.busy:
             self.progress = gr.HTML(elem_id=f"{self.name}-progress")
             self.cancel = gr.Button("Cancel", size="sm", elem_id=f"{self.name}-cancel")
-        defaults = [0, not self.weights, *(c.default for c in task.controls), *[[] for _ in self.company]]
+        defaults = [0, self.network.value, *(c.default for c in task.controls), *[[] for _ in self.company],
+                    *[{} for _ in self.own]]
         opening = self.answer(first, *defaults) if first else ""
         self.story = gr.HTML(opening, js_on_load=CLICKS, elem_id=f"{self.name}-story", elem_classes="story-box")
         with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper", open=False):
@@ -71,26 +74,39 @@ class TaskTab:
     @property
     def inputs(self) -> list:
         """What an answer depends on, apart from the photo."""
-        return [self.seed, self.untrained, *self.controls.values(), *self.company]
+        return [self.seed, self.network, *self.controls.values(), *self.company, *self.own]
 
-    def result(self, photo, seed: int | None, untrained: bool, *values) -> Result:
+    def networks(self, own: dict) -> list[tuple[str, str]]:
+        """Who can answer: what a person reads, and the value."""
+        trained = [("Trained", TRAINED)] if self.weights else []
+        return [*trained, ("Untrained", UNTRAINED), *((f"Yours: {name}", name) for name in own.get(self.name, {}))]
+
+    def weights_of(self, network: str | None, own: dict) -> str | None:
+        """What `run` takes for a network that a person chose. Raises ValueError for one that is not there."""
+        if network in (None, TRAINED, UNTRAINED):
+            return UNTRAINED if network == UNTRAINED else None
+        if network not in own.get(self.name, {}):
+            raise ValueError(f"There is no network “{network}”; there are {', '.join(value for _, value in self.networks(own))}.")
+        return own[self.name][network]
+
+    def result(self, photo, seed: int | None, network: str | None, *values) -> Result:
         """One run on a photo or a clip with the values of `inputs`. Raises ValueError for what a person did wrong."""
         if photo is None:
             raise ValueError("Choose a photo first.")
-        values, company = self.apart(values)
-        controls = dict(zip(self.controls, values, strict=True))
-        return self.run(self.name, UNTRAINED if untrained else None, photo, seed or 0, controls, company)
+        controls, company, own = self.apart(values)
+        return self.run(self.name, self.weights_of(network, own), photo, seed or 0, controls, company)
 
-    def apart(self, values: tuple) -> tuple[tuple, list]:
-        """The controls' values, and the photos to compare with: none where the task compares none."""
-        return (values[:-1], values[-1] or []) if self.company else (values, [])
+    def apart(self, values: tuple) -> tuple[dict, list, dict]:
+        """The controls' values by name, the photos to compare with (none where the task compares none), and own networks."""
+        count = len(self.controls)
+        company = values[count] if self.company else []
+        own = values[-1] if self.own else {}
+        return dict(zip(self.controls, values[:count], strict=True)), company or [], own or {}
 
     def answer(self, photo: Image.Image, *values) -> str:
         """The story of one run as HTML; a mistake becomes a toast with its sentence, and the page stays as it was."""
-        try:
+        with toasts.told():
             return story(self.result(photo, *values), self.task.card)
-        except ValueError as error:
-            raise gr.Error(html.escape(str(error)), print_exception=False) from None
 
     def answer_slowly(self, request: gr.Request, photo, *values) -> Iterator[tuple]:
         """What `busy`, `progress` and `story` show while a run goes on, and the answer. Closing it ends the run.
@@ -129,26 +145,25 @@ class TaskTab:
             left.set()
 
     def clicked(self, photo, *values, event: gr.EventData) -> tuple:
-        """The controls' new values after a click on a panel or a stroke of the brush; None where it was neither."""
-        seed, untrained, *settings = values
-        settings, company = self.apart(tuple(settings))
-        settings, data = dict(zip(self.controls, settings, strict=True)), event._data
+        """The values of `inputs` after a click on a panel or a stroke of the brush."""
+        seed, network, *rest = values
+        (settings, company, own), data = self.apart(tuple(rest)), event._data
         brush = next((control.name for control in self.task.controls if control.kind == "brush"), None)
         x, y, strokes = data.get("x"), data.get("y"), data.get("strokes")
         if isinstance(strokes, str) and brush:
             before = settings[brush] if strokes else ""  # no strokes: everything is wiped away
             settings.update(self.task().paint(f"{before}; {strokes}"))
         elif isinstance(x, (int, float)) and isinstance(y, (int, float)) and 0 <= x <= 1 and 0 <= y <= 1:
-            runner = inference.load(self.name, UNTRAINED if untrained else None)
+            runner = inference.load(self.name, self.weights_of(network, own))
             settings.update(runner.click(photo, seed or 0, settings, str(data.get("panel")), x, y, company))
-        return seed, untrained, *settings.values(), *[company for _ in self.company]
+        return seed, network, *settings.values(), *rest[len(settings) :]
 
     def listen(self, photo: gr.State, upload: gr.components.Component) -> None:
         """Connects the tab: every change of a control answers at once; and the API's endpoint carries the task's name.
 
         photo: the session's photo, or clip where the task takes clips; upload: the component that reads one.
         """
-        changes = [self.seed.change, self.untrained.input, *(control.input for control in self.controls.values())]
+        changes = [self.seed.change, self.network.input, *(control.input for control in self.controls.values())]
         self.again.click(lambda seed: (int(seed or 0) + 1) % 2**31, self.seed, self.seed, **QUICK)
         everything, knobs = [photo, *self.inputs], [*self.controls.values()]
         if self.is_long:
@@ -170,7 +185,7 @@ class TaskTab:
         numbers = gr.JSON(visible=False, label="numbers")
         others = [CompanyInput("company", visible=False) for _ in self.company]
         gr.Button(visible=False).click(
-            self.endpoint(), [upload, self.seed, self.untrained, *knobs, *others], [pictures, numbers],
+            self.endpoint(), [upload, self.seed, self.network, *knobs, *others, *self.own], [pictures, numbers],
             api_name=self.name, api_description=self.task.card.idea, concurrency_id="model",
         )
 
@@ -183,18 +198,17 @@ class TaskTab:
         event.then(answer, [current, photo, *self.inputs], self.shown, **LONG)
 
     def endpoint(self) -> Callable:
-        """What the API calls: the file, the seed, untrained or not, and the controls by name; to panels and numbers."""
-        def call(file, seed, untrained, *values):
-            try:
-                result = self.result(file, seed, untrained, *values)
-            except ValueError as error:
-                raise gr.Error(html.escape(str(error)), print_exception=False) from None
+        """What the API calls: the file, the seed, the network, and the controls by name; to panels and numbers."""
+        def call(file, seed, network, *values):
+            with toasts.told():
+                result = self.result(file, seed, network, *values)
             return [(self.media(panel), panel.title) for panel in result.panels], result.numbers
 
         # Gradio reads the names of an endpoint's parameters from the function's signature.
         by_name = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        parameters = [by_name(name) for name in ("file", "seed", "untrained", *self.controls)]
-        call.__signature__ = inspect.Signature(parameters + [by_name("company", default=None) for _ in self.company])
+        parameters = [by_name(name) for name in ("file", "seed", "network", *self.controls)]
+        parameters += [by_name("company", default=None) for _ in self.company] + [by_name("own", default=None) for _ in self.own]
+        call.__signature__ = inspect.Signature(parameters)
         call.__name__ = self.name
         return call
 
