@@ -66,11 +66,11 @@ class DINO(PretextTask):
         untrained_note="Untrained, it says the same of every photo, and so agrees.",
         also=("kappa", "kappa_shuffled", "beyond what shuffled photos agree"),
         company=7,
+        overview=("attention", "agreement_batch"),
         own_resolution=True,
     )
     controls = (
-        Control("teacher_temperature", "Teacher", "slider", TEACHER, "Its temperature.",
-                minimum=0.02, maximum=0.3, step=0.01),
+        Control("teacher_temperature", "Teacher", "slider", TEACHER, "Its temperature.", minimum=0.02, maximum=0.3, step=0.01),
         Control("student_temperature", "Student", "slider", STUDENT, "Its temperature.",
                 minimum=0.02, maximum=0.3, step=0.01),
         Control("centring", "Centring", "toggle", True, "Off: what it prevents shows."),

@@ -240,7 +240,7 @@ class Inpainting(PretextTask):
             numbers[names[0]] = Number(label, values[names[0]], ours, f"classical: {classical}, mean colour: {color}")
         gain = values["psnr_hidden"] - values["psnr_classical"] if share else None
         numbers["gain"] = Number("Beside classical", gain, f"{gain:+.1f} dB" if share else "–", "above 0: closer to the truth")
-        return {"hidden": Number("Hidden", share, f"{share:.0%}", "of the pixels"), **numbers}
+        return {**numbers, "hidden": Number("Hidden", share, f"{share:.0%}", "of the pixels")}
 
     def paint(self, strokes: str) -> dict:
         return {"region": "painted", "strokes": strokes}

@@ -89,6 +89,7 @@ class Jigsaw(PretextTask):
         metric="accuracy",
         metric_label="Shuffles undone",
         chance=0.01,
+        overview=("tiles_right",),
     )
     controls = (
         Control("shuffle", "Shuffle", "choice", "seed", "By hand: click two tiles.", choices=("seed", "by hand")),

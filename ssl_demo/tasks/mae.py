@@ -97,6 +97,7 @@ class MAE(PretextTask):
         metric_label="Error on hidden patches",
         baselines=(("mse_smooth", "blur"), ("mse_mean_color", "mean colour")),
         chance="mse_mean_color",
+        overview=("ratio_to_smooth",),
         higher_is_better=False,
     )
     controls = (

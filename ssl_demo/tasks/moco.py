@@ -103,6 +103,7 @@ class MoCo(PretextTask):
         metric="accuracy",
         metric_label="Other views found",
         chance="chance",
+        overview=("nearest", "rank_here"),
         company=11,
     )
     controls = (

@@ -47,6 +47,7 @@ class Rotation(PretextTask):
         metric="accuracy",
         metric_label="Turned back correctly",
         chance=0.25,
+        overview=("probability_true",),
     )
     controls = (
         Control("angle", "Turn the photo by", "choice", "random", "Degrees counter-clockwise, or random by the seed.",

@@ -73,6 +73,7 @@ class SimCLR(PretextTask):
         metric="accuracy",
         metric_label="Partners found",
         chance="chance",
+        overview=("likeliest", "accuracy"),
         company=PHOTOS - 1,
     )
     controls = (

@@ -194,6 +194,8 @@ class TaskTab:
         def answer(request: gr.Request, open_now, photo, *values):
             if open_now == self.name:
                 yield from self.answer_slowly(request, photo, *values)
+            else:
+                yield [gr.skip() for _ in self.shown]  # or they would be emptied
 
         event.then(answer, [current, photo, *self.inputs], self.shown, **LONG)
 
