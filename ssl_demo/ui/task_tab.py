@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -58,8 +59,10 @@ class TaskTab:
                     *[{} for _ in self.own]]
         opening = self.answer(first, *defaults) if first else ""
         self.story = gr.HTML(opening, js_on_load=CLICKS, elem_id=f"{self.name}-story", elem_classes="story-box")
-        with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper", open=False):
-            gr.Markdown(lesson(task), elem_classes="lesson")
+        with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper, and the code", open=False):
+            with gr.Row(elem_classes="lesson"):
+                gr.Markdown(lesson(task))
+                gr.Markdown(code(task), elem_classes="code")
 
     @property
     def is_long(self) -> bool:
@@ -240,3 +243,9 @@ def lesson(task: type[PretextTask]) -> str:
     text = inspect.getmodule(task).__doc__ or ""
     paragraphs = text.split("\n\n")[1:]
     return "\n\n".join("**{}.**{}".format(*p.replace("\n", " ").split(".", 1)) for p in paragraphs)
+
+
+def code(task: type[PretextTask]) -> str:
+    """The very lines that make the riddle and judge the answer, read from the task's file."""
+    parts = (("What is hidden and what is asked", task.example), ("The loss", task.loss))
+    return "\n\n".join(f"**{told}**\n\n```python\n{textwrap.dedent(inspect.getsource(part))}```" for told, part in parts)
