@@ -26,6 +26,7 @@ from .story import CLICKS, about, progress_html, story
 QUICK = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
 LONG = {**QUICK, "queue": True, "concurrency_id": "model"}  # tells how far it is and can be cancelled, which needs the queue
 TRAINED = "trained"
+FORMULAS = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
 PATIENCE = 0.5  # seconds of work before its progress is shown: what is over sooner must not flash
 
 
@@ -61,7 +62,7 @@ class TaskTab:
         self.story = gr.HTML(opening, js_on_load=CLICKS, elem_id=f"{self.name}-story", elem_classes="story-box")
         with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper, and the code", open=False):
             with gr.Row(elem_classes="lesson"):
-                gr.Markdown(lesson(task))
+                gr.Markdown(lesson(task), latex_delimiters=FORMULAS)
                 gr.Markdown(code(task), elem_classes="code")
 
     @property
