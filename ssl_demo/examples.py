@@ -33,6 +33,15 @@ EXAMPLES = (
 )
 
 
+def name_of(photo) -> str | None:
+    """The name of the example that a picture is; None where it is none of them, or a clip."""
+    if not isinstance(photo, Image.Image):
+        return None
+    sizes = {example.image.size: example for example in EXAMPLES}
+    example = sizes.get(photo.size)
+    return example.name if example and np.array_equal(_gist(example.image), _gist(photo)) else None
+
+
 def company(photo: Image.Image, brought: Sequence[Image.Image], count: int, size: int) -> list[Image.Image]:
     """`count` squares of `size` pixels to stand beside a photo: those that were brought, then the examples, then parts of these.
 

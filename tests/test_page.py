@@ -410,6 +410,24 @@ def test_a_reload_shows_the_same_pixels(page):
     assert [source(page, "mae", panel) for panel in ("visible", "reconstruction", "raw", "error", "smooth")] == before
 
 
+def test_a_link_opens_the_same_pixels_and_the_address_follows(page, url):
+    open_tab(page, "mae")
+    before = source(page, "mae", "visible")
+    page.click("#examples [data-index='2']")
+    wait_for_change(page, "mae", "visible", before)
+    before = source(page, "mae", "visible")
+    page.click("#mae-again")
+    wait_for_change(page, "mae", "visible", before)
+    page.wait_for_function("() => location.search.includes('seed=1')")
+    pixels, address = source(page, "mae", "visible"), page.url
+    assert "task=mae" in address and "photo=coffee" in address
+    page.goto(url)
+    page.goto(address)
+    page.wait_for_selector("#mae-story .story img", state="visible")
+    assert source(page, "mae", "visible") == pixels and page.input_value("#mae-seed input") == "1"
+    assert page.errors == []
+
+
 def test_an_example_photo_is_taken_with_a_click(page):
     before = source(page, "rotation", "photo")
     page.click("#examples [data-index='2']")

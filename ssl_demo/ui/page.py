@@ -18,7 +18,7 @@ from ..examples import EXAMPLES
 from ..images import square
 from ..pretext import all_tasks
 from ..video import LIMITS, Clip
-from . import toasts
+from . import links, toasts
 from .clip_input import ClipInput
 from .company_input import CompanyInput, company_html
 from .overview_room import OverviewRoom
@@ -74,12 +74,12 @@ def build(run=run) -> gr.Blocks:
                 examples = gr.HTML(thumbnails(), elem_id="examples", js_on_load=PICK)
                 gr.HTML("<p class='note'>What you bring stays in this visit: it is kept in memory, never stored for longer than "
                         "an hour, and never used for training.</p>")
-            with gr.Column(scale=1, min_width=320), gr.Tabs(elem_id="rooms", selected=OverviewRoom.name):
+            with gr.Column(scale=1, min_width=320), gr.Tabs(elem_id="rooms", selected=OverviewRoom.name) as doors:
                 tabs, rooms, opened = {}, {}, {}
                 with gr.Tab(OverviewRoom.title, id=OverviewRoom.name, elem_id="room-overview") as opened[OverviewRoom.name]:
                     rooms[OverviewRoom.name] = OverviewRoom(run, moving, company, first)
                 with gr.Tab("Methods", id=METHODS, elem_id="room-methods") as opened[METHODS]:
-                    with gr.Tabs(elem_id="tasks", selected=opening, overflow_behavior="wrap"):
+                    with gr.Tabs(elem_id="tasks", selected=opening, overflow_behavior="wrap") as bar:
                         for name, task in tasks.items():
                             # The style sheet shows the box for clips, and that for other photos, beside such tabs only.
                             kind = [f"takes-{task.card.input}"] + ["takes-company"] * bool(task.card.company)
@@ -176,6 +176,32 @@ def build(run=run) -> gr.Blocks:
             opened[name].select(tab.answer_slowly, [moving, *tab.inputs], tab.shown, **LONG)
             for event in (taken, picked, brought, back):
                 tab.follow(event, current, moving)
+        def follow_link(request: gr.Request) -> dict:
+            """What stands in the address, on the page. A link that leads nowhere is named, and the page opens as ever."""
+            try:
+                place = links.read(request.query_params)
+            except ValueError as error:
+                toasts.warn(error)
+                place = None
+            if place is None:
+                return {current: gr.skip()}
+            tab, name = tabs[place.task], place.photo or EXAMPLES[0].name
+            picture = next(example.image for example in EXAMPLES if example.name == name)
+            network = place.network or tab.network.value
+            controls = {tab.controls[name]: value for name, value in place.controls.items()}
+            changes = {doors: gr.Tabs(selected=METHODS), bar: gr.Tabs(selected=place.task), current: place.task, photo: picture,
+                       moving: picture, upload: picture, tab.seed: place.seed, tab.network: network, **controls}
+            if not tab.is_long:
+                values = {component: component.value for component in tab.inputs} | changes
+                changes[tab.story] = tab.answer(picture, *(values[component] for component in tab.inputs))
+            return changes
+
+        knobs = [component for tab in tabs.values() for component in (tab.seed, tab.network, *tab.controls.values())]
+        pages = [doors, bar, current, photo, moving, upload, *knobs, *(tab.story for tab in tabs.values())]
+        linked = demo.load(follow_link, None, pages, **NEWS)
+        for tab in tabs.values():
+            if tab.is_long:
+                tab.follow(linked, current, moving)
     return demo
 
 

@@ -16,8 +16,8 @@ STEPS = {
 }
 
 
-def story(result: Result, card: Card) -> str:
-    """The panels of a run in four steps, its figures, and the shortcut to beware of."""
+def story(result: Result, card: Card, link: str = "") -> str:
+    """The panels of a run in four steps, its figures, the shortcut to beware of, and the link (a query) that leads back here."""
     columns, drawn = [], {stage: "" for stage in STEPS}
     for panel in steps(result.panels, "panels drawn"):  # clips take a while to encode
         drawn[panel.stage] += panel_html(panel)
@@ -25,8 +25,14 @@ def story(result: Result, card: Card) -> str:
         heading = "Clip" if stage == "photo" and card.input == "video" else heading
         columns.append(f'<section class="step step-{stage}"><h3><span>{number}</span>{heading}</h3>{drawn[stage]}</section>')
     shortcut = f'<p class="shortcut"><b>What could cheat.</b> {html.escape(card.shortcut)}</p>'
-    notes = f'<div class="notes">{figures_html(result.figures.values())}{shortcut}</div>'
-    return f'<div class="story">{"".join(columns)}{notes}</div>'
+    notes = f'<div class="notes">{figures_html(result.figures.values())}{shortcut}{link_html(link)}</div>'
+    return f'<div class="story" data-link="{html.escape(link)}">{"".join(columns)}{notes}</div>'
+
+
+def link_html(link: str) -> str:
+    """A button that copies the link to what is shown; nothing where there is none."""
+    note = "" if not link or "photo=" in link else "Without your photo, which never enters a link."
+    return f'<p class="link"><button type="button" class="copy-link">Copy link</button> {note}</p>' if link else ""
 
 
 def figures_html(figures: Iterable[Number]) -> str:
@@ -89,6 +95,10 @@ element.addEventListener('click', (event) => {
     const [x, y] = share(event, image);
     trigger('select', {panel: image.dataset.click, x, y});
   }
+  const copy = event.target.closest('.copy-link');
+  if (copy) {
+    navigator.clipboard.writeText(location.href).then(() => { copy.textContent = 'Copied'; });
+  }
   const clear = event.target.closest('.brush-clear');
   if (clear) {
     pending = [];
@@ -146,9 +156,17 @@ const lift = () => {
 element.addEventListener('pointerup', lift);
 element.addEventListener('pointercancel', lift);
 element.addEventListener('input', (event) => { if (event.target.matches('.brush-size')) radius = Number(event.target.value); });
+const address = () => {  // of what is on the open tab stands where addresses stand
+  const link = element.querySelector('.story')?.dataset.link;
+  if (!link || !element.offsetParent) return;
+  window.openMethod = new URLSearchParams(link).get('task');
+  if (location.search !== link) history.replaceState(null, '', link);
+};
+new IntersectionObserver(address).observe(element);
 new MutationObserver(() => {  // a new answer: it shows every stroke that was sent
+  address();
   if (element.querySelector('.canvas canvas')) return;
   pending = [];
   element.querySelectorAll('.brush-size').forEach((input) => { input.value = radius; });
-}).observe(element, {childList: true, subtree: true});
+}).observe(element, {childList: true, subtree: true, attributeFilter: ['data-link']});  // Gradio changes what differs, no more
 """

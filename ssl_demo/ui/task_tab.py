@@ -19,7 +19,7 @@ from ..inference import Result
 from ..pretext import Control, Panel, PretextTask
 from ..progress import Cancelled, listening
 from ..video import encode_mp4
-from . import toasts
+from . import links, toasts
 from .company_input import CompanyInput
 from .story import CLICKS, about, progress_html, story
 
@@ -110,7 +110,11 @@ class TaskTab:
     def answer(self, photo: Image.Image, *values) -> str:
         """The story of one run as HTML; a mistake becomes a toast with its sentence, and the page stays as it was."""
         with toasts.told():
-            return story(self.result(photo, *values), self.task.card)
+            return story(self.result(photo, *values), self.task.card, self.link(photo, *values))
+
+    def link(self, photo, seed: int | None, network: str | None, *values) -> str:
+        """What leads back to this answer, as the query of an address."""
+        return links.query(self.task, photo, seed, network, self.apart(values)[0])
 
     def answer_slowly(self, request: gr.Request, photo, *values) -> Iterator[tuple]:
         """What `busy`, `progress` and `story` show while a run goes on, and the answer. Closing it ends the run.

@@ -1,0 +1,56 @@
+"""What is on a tab as the query of an address, and back: the task, the example by its name, the seed, the network, the controls.
+
+Only what differs from the tab's beginning is written, so that links are short. An uploaded photo never enters one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from ..checkpoints import UNTRAINED
+from ..examples import EXAMPLES, name_of
+from ..inference import parse_seed
+from ..pretext import PretextTask, all_tasks, parse_controls
+
+FIXED = ("task", "photo", "seed", "network")  # what is no control
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a link leads to; `controls` are those it names, parsed."""
+
+    task: str
+    photo: str
+    seed: int
+    network: str  # "untrained", or nothing
+    controls: dict[str, Any]
+
+
+def query(task: type[PretextTask], photo, seed: int | None, network: str | None, controls: dict[str, Any]) -> str:
+    """Such as "?task=mae&photo=coffee&mask_ratio=50". Without a photo where it is none of the examples."""
+    defaults = parse_controls(task, {})
+    named = {"task": task.card.name, "photo": name_of(photo) or "", "seed": seed or 0,
+             "network": UNTRAINED if network == UNTRAINED else ""}
+    changed = {name: value for name, value in parse_controls(task, controls).items() if value != defaults[name]}
+    return "?" + urlencode({name: value for name, value in {**named, **changed}.items() if value or name in changed})
+
+
+def read(parameters: Mapping[str, str]) -> Place | None:
+    """Where the parameters of an address lead; None where they name no task. What belongs to somebody else is left alone.
+
+    Raises ValueError with one sentence for a task, a photo or a value that is not there.
+    """
+    name = parameters.get("task")
+    if not name:
+        return None
+    if name not in all_tasks():
+        raise ValueError(f"This link leads to “{name}”, which is none of the methods here.")
+    task, photo = all_tasks()[name], parameters.get("photo", "")
+    if photo and photo not in [example.name for example in EXAMPLES]:
+        raise ValueError(f"This link names the photo “{photo}”, which is none of the examples.")
+    known = {control.name for control in task.controls}
+    named = {key: value for key, value in parameters.items() if key in known and key not in FIXED}
+    values = parse_controls(task, named)
+    network = UNTRAINED if parameters.get("network") == UNTRAINED else ""
+    return Place(name, photo, parse_seed(parameters.get("seed")), network, {key: values[key] for key in named})
