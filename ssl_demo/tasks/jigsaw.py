@@ -22,6 +22,8 @@ import functools
 import itertools
 
 import numpy as np
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -168,6 +170,9 @@ class Jigsaw(PretextTask):
 
     def loss(self, example: Example, prediction: Prediction) -> tuple[Tensor, dict[str, float]]:
         return F.cross_entropy(prediction["logits"].float().flatten(0, 1), example["targets"].flatten()), {}
+
+    def guessing(self, batch: int) -> float:
+        return math.log(self.config["permutations"])
 
     def metrics(self, example: Example, prediction: Prediction) -> dict[str, Tensor]:
         answers = prediction["logits"].argmax(dim=2)  # (B, M)
