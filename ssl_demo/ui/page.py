@@ -2,6 +2,7 @@
 
 A room is an object with a `name` and a `title`; `inputs` and `shown`, components that its answer depends on and changes; and
 `answer(photo, *inputs)`, the values of `shown`, asked for when the room is opened and when a new photo comes while it is open.
+One with `listen(demo, photo, moving, company, own, current, tabs)` is called once, outside of all tabs, to connect events of its own.
 """
 
 import functools
@@ -20,6 +21,7 @@ from ..video import LIMITS, Clip
 from . import toasts
 from .clip_input import ClipInput
 from .company_input import CompanyInput, company_html
+from .lab_room import TrainingLab
 from .panels import data_url
 from .photo_input import PhotoInput
 from .task_tab import LONG, QUICK, TaskTab
@@ -28,7 +30,7 @@ CSS = Path(__file__).with_name("style.css")
 THEME = gr.themes.Base(primary_hue="blue", neutral_hue="stone", radius_size="sm", text_size="md",
                        font=["system-ui", "Segoe UI", "Helvetica Neue", "sans-serif"],
                        font_mono=["ui-monospace", "Consolas", "monospace"])
-METHODS, ROOMS = "methods", ()
+METHODS, ROOMS = "methods", (TrainingLab,)
 # What a visitor brings goes through the queue, which carries toasts, but never waits for somebody's long clip.
 NEWS = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "news", "concurrency_limit": 4,
         "trigger_mode": "multiple"}
@@ -84,6 +86,9 @@ def build(run=run) -> gr.Blocks:
                     with gr.Tab(make.title, id=make.name, elem_id=f"room-{make.name}") as opened[make.name]:
                         rooms[make.name] = make()
 
+        for room in rooms.values():
+            if hasattr(room, "listen"):
+                room.listen(demo, photo, moving, company, own, current, tabs)
         asked = [*tabs.values(), *rooms.values()]
         everything = {photo, moving, current, company, own, *(component for one in asked for component in one.inputs)}
         stories = [*(tab.story for tab in tabs.values()), *(output for room in rooms.values() for output in room.shown)]

@@ -1,0 +1,180 @@
+"""What the training lab shows, as HTML: how a run stands, its curves, the method's panels as it learns, runs side by side.
+
+Strings out; no events. All of it is drawn anew several times a second, in places whose height the style sheet keeps.
+"""
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from ..images import limit
+from ..live import Point, View
+from ..pretext import Card, Chart, Line, Panel, all_tasks
+from .panels import chart_html, panel_html
+from .story import STEPS
+
+WORDS = {"waiting": "Waiting", "running": "Learning", "paused": "Paused", "finished": "Finished", "stopped": "Stopped",
+         "failed": "Broken off"}
+LIVE = 256  # pixels of a panel's longest side while it changes every second
+TIGHT = 150  # units a chart is high in the lab
+
+
+def plan_html(sentence: str, card: Card) -> str:
+    """What Start will do. The style sheet shows the box for clips where the method is about them."""
+    marker = '<i class="takes-video" hidden></i>' if card.input == "video" else ""
+    return f'<p class="lab-plan">{html.escape(sentence)}{marker}</p>'
+
+
+def is_share(view: View) -> bool:
+    """Whether the run's metric is shown as per cent."""
+    return "accuracy" in all_tasks()[view.task_name].card.in_training[0]
+
+
+def guess(view: View) -> str:
+    """What people call the metric's chance."""
+    card = all_tasks()[view.task_name].card
+    return dict(card.baselines).get(card.in_training[1], "chance")
+
+
+def show(view: View, value: float | None) -> str:
+    """A metric as a person reads it."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.0%}" if is_share(view) else f"{value:.3g}"
+
+
+def status_html(view: View | None, doing: str = "", classes: int = 0) -> str:
+    """How a run stands: in words, as a bar, in figures. classes: how many the neighbours are asked for. doing: in place of all."""
+    if view is None or doing:
+        figures = figure("Loss") + figure("Metric") + figure("Images a second") + figure("Time left")
+        says = html.escape(doing) or "Nothing runs yet. Choose a method and press Start: you will see it learn on your photo."
+        return f'<div class="lab-status"><p class="lab-says">{says}</p>{track(0)}<dl class="figures">{figures}</dl></div>'
+    last = view.points[-1] if view.points else None
+    where = f"place {view.place + 1} in line" if view.state == "waiting" else f"step {view.step:,}"
+    trouble = view.error or view.alarm
+    says = (f'<b class="state-{view.state}">{WORDS[view.state]}</b> {html.escape(view.name)}, on {html.escape(view.data_name)}: {where}.'
+            + (f' <span class="alarm">{html.escape(trouble)}</span>' if trouble else ""))
+    level = view.loss_level
+    figures = figure("Loss", f"{last.loss:.3g}" if last else "", f"{level[0]}: {level[1]:.3g}" if level else "")
+    figures += figure(view.metric_label, show(view, last and last.metric),
+                      f"{guess(view)}: {show(view, view.metric_chance)}" if view.metric_chance is not None else "")
+    if classes:
+        figures += figure("Classes told by neighbours", f"{view.probe[-1][1]:.0%}" if view.probe else "",
+                          f"chance: {1 / classes:.0%}; never trained on")
+    figures += figure("Images a second", f"{view.images_per_second:,.0f}" if view.images_per_second else "")
+    over = view.state in ("finished", "stopped", "failed")
+    left = figure("Time", f"{view.seconds:.0f} s") if over else figure("Time left", f"{max(0, view.seconds_left):.0f} s")
+    share = 1.0 if view.state == "finished" else min(1.0, view.seconds / view.budget) if view.budget else 0.0
+    return (f'<div class="lab-status" data-state="{view.state}" data-step="{view.step}"><p class="lab-says" role="status">{says}</p>'
+            f'{track(share)}<dl class="figures">{figures}{left}</dl></div>')
+
+
+def figure(label: str, text: str = "", note: str = "") -> str:
+    """One figure; a dash where there is none yet, so that the line is as high."""
+    return (f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(text) or '–'} <small>{html.escape(note)}</small></dd></div>")
+
+
+def track(share: float) -> str:
+    return f'<div class="track"><div class="fill" style="width:{share:.1%}"></div></div>'
+
+
+def charts_html(view: View | None, classes: int = 0) -> str:
+    """The loss with the level of who guesses, the metric with its chance, and the classes told where there are some.
+
+    They are as wide as the whole time from the start, and fill as it goes.
+    """
+    if view is None:
+        return f'<div class="lab-charts">{blank("Loss")}{blank("How well it does")}</div>'
+    times, scale = [point.seconds for point in view.points], 100 if is_share(view) else 1
+    metric = f"{view.metric_label}{' (%)' if scale == 100 else ''}"
+    drawn = curve(view, "Loss", times, [point.loss for point in view.points], view.loss_level)
+    chance = None if view.metric_chance is None else (guess(view), scale * view.metric_chance)
+    drawn += curve(view, metric, times, [scale * point.metric for point in view.points], chance)
+    if classes:
+        at = {point.step: point.seconds for point in view.points}
+        when = [at.get(step, step * view.seconds / max(1, view.step)) for step, _ in view.probe]
+        drawn += curve(view, "Classes told by neighbours (%)", when, [100 * share for _, share in view.probe], ("chance", 100 / classes))
+    return f'<div class="lab-charts">{drawn}</div>'
+
+
+def curve(view: View, label: str, times: Sequence[float], values: Sequence[float], level: tuple[str, float] | None) -> str:
+    """One curve over the seconds of the run, or its frame as long as there is nothing to draw."""
+    if not any(map(math.isfinite, values)):
+        return blank(label)
+    end = max(view.budget if view.state in ("waiting", "running", "paused") else 0.0, *times, 1e-3)
+    chart = Chart((0.0, *times, end), (Line(label, (math.nan, *values, math.nan)),), "seconds", label, level=level)
+    return chart_html(chart, f"{html.escape(label)} over {end:.0f} seconds, last {values[-1]:.3g}", TIGHT)
+
+
+def blank(label: str) -> str:
+    """The frame of a chart without a curve."""
+    return (f'<svg class="chart" viewBox="0 0 300 {TIGHT}" role="img" aria-label="{html.escape(label)}: nothing yet">'
+            f'<text x="2" y="12">{html.escape(label)}</text>'
+            + "".join(f'<line class="grid" x1="36" x2="290" y1="{y}" y2="{y}"/>' for y in (34, 75, TIGHT - 34)) + "</svg>")
+
+
+def panels_html(panels: Sequence[Panel], card: Card, said: str, moving: bool = True) -> str:
+    """The method's panels in its four steps, small. moving: clips stand still, since they would begin anew every second."""
+    columns, drawn = [], {stage: "" for stage in STEPS}
+    for panel in panels:
+        drawn[panel.stage] += panel_html(quiet(panel, moving)).replace("<img ", '<img decoding="sync" ')
+    for number, (stage, heading) in enumerate(STEPS.items(), start=1):
+        heading = "Clip" if stage == "photo" and card.input == "video" else heading
+        columns.append(f'<section class="step step-{stage}"><h3><span>{number}</span>{heading}</h3>{drawn[stage]}</section>')
+    return f'<div class="story lab-story"><p class="lab-said">{html.escape(said)}</p>{"".join(columns)}</div>'
+
+
+def quiet(panel: Panel, moving: bool) -> Panel:
+    """A panel to be watched: nothing to click, and small while it is replaced every second."""
+    panel = replace(panel, click="", brush="")
+    if panel.video is not None and moving:
+        panel = replace(panel, video=None, image=np.ascontiguousarray(panel.video[len(panel.video) // 2]))
+    if panel.image is not None and max(panel.image.shape) > LIVE:
+        panel = replace(panel, image=np.asarray(limit(Image.fromarray(panel.image), LIVE)))
+    return panel
+
+
+def compared_html(views: Sequence[View], what: str, over: str) -> str:
+    """Several runs on one chart. what: "loss" or "metric"; over: "steps" or "seconds".
+
+    Losses of different methods are drawn as shares of what guessing costs; of metrics, only those that are the last run's.
+    """
+    views = [view for view in views if view.points]
+    if not views:
+        return '<p class="note">Runs of this visit will stand here side by side, the last five.</p>'
+    last, left_out = views[-1], []
+    if what == "metric":
+        left_out = [view.name for view in views if view.metric_label != last.metric_label]
+        views = [view for view in views if view.metric_label == last.metric_label]
+    mixed = what == "loss" and len({view.task_name for view in views}) > 1
+    scale = 100 if what == "metric" and is_share(last) else 1
+
+    def value(view: View, point: Point) -> float:
+        if what == "metric":
+            return scale * point.metric
+        return point.loss / view.loss_level[1] if mixed and view.loss_level and view.loss_level[1] else point.loss
+
+    curves = [{where(point, over): value(view, point) for point in view.points} for view in views]
+    x = tuple(sorted({0.0}.union(*curves)))
+    x = x if len(x) > 1 else (0.0, 1.0)
+    lines = tuple(Line(view.name, tuple(known.get(at, math.nan) for at in x)) for view, known in zip(views, curves))
+    if what == "metric":
+        label = f"{last.metric_label}{' (%)' if scale == 100 else ''}"
+        level = None if last.metric_chance is None else (guess(last), scale * last.metric_chance)
+    else:
+        label = "Loss, as a share of guessing’s" if mixed else "Loss"
+        level = ("guessing", 1.0) if mixed else last.loss_level
+    if not any(math.isfinite(y) for line in lines for y in line.y):
+        return '<p class="note">There is nothing to draw yet.</p>'
+    note = f'<p class="note">Not drawn, as they are judged otherwise: {html.escape(", ".join(left_out))}.</p>' if left_out else ""
+    names = html.escape(", ".join(view.name for view in views))
+    chart = chart_html(Chart(x, lines, over, label, level=level), f"{html.escape(label)} of {names}", TIGHT, legend=True)
+    return f'<div class="lab-compared">{chart}{note}</div>'
+
+
+def where(point: Point, over: str) -> float:
+    return float(point.step) if over == "steps" else point.seconds
