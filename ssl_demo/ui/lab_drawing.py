@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..images import limit
-from ..live import Point, View
+from ..live import View
 from ..pretext import Card, Chart, Line, Panel, all_tasks
 from .panels import chart_html, panel_html
 from .story import STEPS
@@ -20,6 +20,7 @@ from .story import STEPS
 WORDS = {"waiting": "Waiting", "running": "Learning", "paused": "Paused", "finished": "Finished", "stopped": "Stopped",
          "failed": "Broken off"}
 LIVE = 256  # pixels of a panel's longest side while it changes every second
+RECENT = 8  # looks that a curve's bold line and the figures are means of
 TIGHT = 150  # units a chart is high in the lab
 
 
@@ -48,19 +49,20 @@ def show(view: View, value: float | None) -> str:
 
 
 def status_html(view: View | None, doing: str = "", classes: int = 0) -> str:
-    """How a run stands: in words, as a bar, in figures. classes: how many the neighbours are asked for. doing: in place of all."""
+    """How a run stands: in words, as a bar, in figures. doing: said instead. classes: how many neighbours tell apart."""
     if view is None or doing:
         figures = figure("Loss") + figure("Metric") + figure("Images a second") + figure("Time left")
         says = html.escape(doing) or "Nothing runs yet. Choose a method and press Start: you will see it learn on your photo."
         return f'<div class="lab-status"><p class="lab-says">{says}</p>{track(0)}<dl class="figures">{figures}</dl></div>'
-    last = view.points[-1] if view.points else None
+    loss, metric = (smooth([getattr(point, name) for point in view.points[-RECENT:]])[-1] if view.points else None
+                    for name in ("loss", "metric"))
     where = f"place {view.place + 1} in line" if view.state == "waiting" else f"step {view.step:,}"
     trouble = view.error or view.alarm
-    says = (f'<b class="state-{view.state}">{WORDS[view.state]}</b> {html.escape(view.name)}, on {html.escape(view.data_name)}: {where}.'
+    says = (f'<b class="state-{view.state}">{WORDS[view.state]}</b> {html.escape(f"{view.name}, on {view.data_name}: {where}.")}'
             + (f' <span class="alarm">{html.escape(trouble)}</span>' if trouble else ""))
     level = view.loss_level
-    figures = figure("Loss", f"{last.loss:.3g}" if last else "", f"{level[0]}: {level[1]:.3g}" if level else "")
-    figures += figure(view.metric_label, show(view, last and last.metric),
+    figures = figure("Loss", "" if loss is None else f"{loss:.3g}", f"{level[0]}: {level[1]:.3g}" if level else "")
+    figures += figure(view.metric_label, show(view, metric),
                       f"{guess(view)}: {show(view, view.metric_chance)}" if view.metric_chance is not None else "")
     if classes:
         figures += figure("Classes told by neighbours", f"{view.probe[-1][1]:.0%}" if view.probe else "",
@@ -69,13 +71,13 @@ def status_html(view: View | None, doing: str = "", classes: int = 0) -> str:
     over = view.state in ("finished", "stopped", "failed")
     left = figure("Time", f"{view.seconds:.0f} s") if over else figure("Time left", f"{max(0, view.seconds_left):.0f} s")
     share = 1.0 if view.state == "finished" else min(1.0, view.seconds / view.budget) if view.budget else 0.0
-    return (f'<div class="lab-status" data-state="{view.state}" data-step="{view.step}"><p class="lab-says" role="status">{says}</p>'
-            f'{track(share)}<dl class="figures">{figures}{left}</dl></div>')
+    return (f'<div class="lab-status" data-state="{view.state}" data-step="{view.step}">'
+            f'<p class="lab-says" role="status">{says}</p>{track(share)}<dl class="figures">{figures}{left}</dl></div>')
 
 
 def figure(label: str, text: str = "", note: str = "") -> str:
     """One figure; a dash where there is none yet, so that the line is as high."""
-    return (f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(text) or '–'} <small>{html.escape(note)}</small></dd></div>")
+    return f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(text) or '–'} <small>{html.escape(note)}</small></dd></div>"
 
 
 def track(share: float) -> str:
@@ -97,7 +99,8 @@ def charts_html(view: View | None, classes: int = 0) -> str:
     if classes:
         at = {point.step: point.seconds for point in view.points}
         when = [at.get(step, step * view.seconds / max(1, view.step)) for step, _ in view.probe]
-        drawn += curve(view, "Classes told by neighbours (%)", when, [100 * share for _, share in view.probe], ("chance", 100 / classes))
+        shares = [100 * share for _, share in view.probe]
+        drawn += curve(view, "Classes told by neighbours (%)", when, shares, ("chance", 100 / classes))
     return f'<div class="lab-charts">{drawn}</div>'
 
 
@@ -106,8 +109,14 @@ def curve(view: View, label: str, times: Sequence[float], values: Sequence[float
     if not any(map(math.isfinite, values)):
         return blank(label)
     end = max(view.budget if view.state in ("waiting", "running", "paused") else 0.0, *times, 1e-3)
-    chart = Chart((0.0, *times, end), (Line(label, (math.nan, *values, math.nan)),), "seconds", label, level=level)
-    return chart_html(chart, f"{html.escape(label)} over {end:.0f} seconds, last {values[-1]:.3g}", TIGHT)
+    lines = tuple(Line(label, (math.nan, *ys, math.nan)) for ys in (values, smooth(values)))
+    chart = Chart((0.0, *times, end), lines, "seconds", label, level=level)
+    return chart_html(chart, f"{html.escape(label)} over {end:.0f} seconds, last {values[-1]:.3g}", TIGHT, legend=False)
+
+
+def smooth(values: Sequence[float]) -> list[float]:
+    """The mean of each value and the few before it: a batch is small, and tells much by chance."""
+    return [sum(values[max(0, at - RECENT + 1) : at + 1]) / min(at + 1, RECENT) for at in range(len(values))]
 
 
 def blank(label: str) -> str:
@@ -141,7 +150,8 @@ def quiet(panel: Panel, moving: bool) -> Panel:
 def compared_html(views: Sequence[View], what: str, over: str) -> str:
     """Several runs on one chart. what: "loss" or "metric"; over: "steps" or "seconds".
 
-    Losses of different methods are drawn as shares of what guessing costs; of metrics, only those that are the last run's.
+    Losses of different methods are drawn as shares of what guessing costs, or the start where that is not known; of metrics, only
+    those that are the last run's.
     """
     views = [view for view in views if view.points]
     if not views:
@@ -153,12 +163,13 @@ def compared_html(views: Sequence[View], what: str, over: str) -> str:
     mixed = what == "loss" and len({view.task_name for view in views}) > 1
     scale = 100 if what == "metric" and is_share(last) else 1
 
-    def value(view: View, point: Point) -> float:
-        if what == "metric":
-            return scale * point.metric
-        return point.loss / view.loss_level[1] if mixed and view.loss_level and view.loss_level[1] else point.loss
+    def curve(view: View) -> dict[float, float]:
+        """The run's curve, as bold as in its own chart: y by x."""
+        unit = view.loss_level[1] if mixed and view.loss_level else 1 / scale
+        values = smooth([getattr(point, what) / (unit or 1.0) for point in view.points])
+        return {float(point.step) if over == "steps" else point.seconds: y for point, y in zip(view.points, values)}
 
-    curves = [{where(point, over): value(view, point) for point in view.points} for view in views]
+    curves = [curve(view) for view in views]
     x = tuple(sorted({0.0}.union(*curves)))
     x = x if len(x) > 1 else (0.0, 1.0)
     lines = tuple(Line(view.name, tuple(known.get(at, math.nan) for at in x)) for view, known in zip(views, curves))
@@ -166,8 +177,8 @@ def compared_html(views: Sequence[View], what: str, over: str) -> str:
         label = f"{last.metric_label}{' (%)' if scale == 100 else ''}"
         level = None if last.metric_chance is None else (guess(last), scale * last.metric_chance)
     else:
-        label = "Loss, as a share of guessing’s" if mixed else "Loss"
-        level = ("guessing", 1.0) if mixed else last.loss_level
+        label = "Loss; 1 is guessing, or the start" if mixed else "Loss"
+        level = ("", 1.0) if mixed else last.loss_level
     if not any(math.isfinite(y) for line in lines for y in line.y):
         return '<p class="note">There is nothing to draw yet.</p>'
     note = f'<p class="note">Not drawn, as they are judged otherwise: {html.escape(", ".join(left_out))}.</p>' if left_out else ""
@@ -175,6 +186,3 @@ def compared_html(views: Sequence[View], what: str, over: str) -> str:
     chart = chart_html(Chart(x, lines, over, label, level=level), f"{html.escape(label)} of {names}", TIGHT, legend=True)
     return f'<div class="lab-compared">{chart}{note}</div>'
 
-
-def where(point: Point, over: str) -> float:
-    return float(point.step) if over == "steps" else point.seconds

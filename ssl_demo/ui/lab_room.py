@@ -13,33 +13,22 @@ from .. import inference, live
 from ..checkpoints import UNTRAINED, bundled
 from ..live_plan import SCRATCH
 from ..pretext import all_tasks
+from . import lab_api, toasts
 from . import lab_drawing as drawing
 from . import lab_visits as visits
-from . import toasts
-from .clip_input import ClipInput
-from .company_input import CompanyInput, company_html, files
+from .company_input import company_html
+from .lab_api import AT_ONCE, Brought
 from .lab_visits import BUNDLED, EXAMPLE, OVER, PHOTOS
-from .photo_input import PhotoInput, uploaded
+from .photo_input import uploaded
 from .task_tab import QUICK, component
 
 TICK = 0.4  # seconds between two looks at a run
 SHORTEST = 30  # seconds on the page; programs may ask for less
-AT_ONCE = {"concurrency_id": "lab", "concurrency_limit": 8}
 LIVELY = {**QUICK, "trigger_mode": "once"}  # a look that comes while another is on its way is left out: nothing piles up
 
 
-class Brought(CompanyInput):
-    """A button for several photos, handed on unread: one that cannot be read must not keep the others from their training."""
-
-    def get_block_name(self) -> str:
-        return "uploadbutton"  # Gradio would look for a front end of the class that this one is made from
-
-    def preprocess(self, payload) -> list[FileData]:
-        return files(payload)
-
-
 class TrainingLab:
-    """The room's components, made where it is constructed: inside a `gr.Tab`. One going training a visit; its last five are kept."""
+    """The room's components, made where it is constructed: inside a `gr.Tab`. A visit has one training at a time."""
 
     name, title = "lab", "Training lab"
 
@@ -51,8 +40,8 @@ class TrainingLab:
                                       info="What is predicted.", elem_id="lab-method", min_width=150)
             self.data = gr.Dropdown(visits.sources(tasks[first].card), value=EXAMPLE, label="Learn from",
                                     info="One photo is enough: many crops of it.", elem_id="lab-data", min_width=150)
-            self.seconds = gr.Slider(min(SHORTEST, self.most), self.most, min(60, self.most), step=1, label="Time (s)", buttons=[],
-                                     info=f"At most {self.most:g} here.", elem_id="lab-seconds", min_width=150)
+            self.seconds = gr.Slider(min(SHORTEST, self.most), self.most, min(60, self.most), step=1, label="Time (s)",
+                                     info=f"At most {self.most:g} here.", elem_id="lab-seconds", min_width=150, buttons=[])
             self.go = gr.Button("Start", variant="primary", elem_id="lab-start", min_width=150, scale=0)
         with gr.Row(visible=False, elem_classes="lab-photos") as self.photos_row:
             self.add = Brought("Add photos", size="sm", elem_id="lab-add", min_width=110, scale=0)
@@ -78,23 +67,21 @@ class TrainingLab:
                     self.knobs[name] = {control.name: component(control, f"lab-{name}") for control in live.knobs(name)}
         self.status = gr.HTML(drawing.status_html(None), elem_id="lab-status")
         with gr.Row(elem_classes="lab-live"):
-            self.charts = gr.HTML(drawing.charts_html(None), elem_id="lab-charts")
-            self.panels = gr.HTML(drawing.panels_html([], tasks[first].card, ""), elem_id="lab-panels")
-        with gr.Row(elem_classes="lab-after"):
-            with gr.Column(scale=0, min_width=260, elem_classes="lab-keep"):
+            with gr.Column(scale=0, min_width=300, elem_classes="lab-left"):
+                self.charts = gr.HTML(drawing.charts_html(None), elem_id="lab-charts")
                 self.which = gr.Dropdown([], label="Runs of this visit", elem_id="lab-run", min_width=200)
-                self.use = gr.Button("Use in its tab", size="sm", interactive=False, elem_id="lab-use")
-                self.download = gr.Button("Download the weights", size="sm", interactive=False, elem_id="lab-download")
-                self.bring = gr.UploadButton("Bring weights", size="sm", file_count="single", file_types=[".safetensors"],
-                                             elem_id="lab-bring")
-                gr.HTML("<p class='note'>Weights are .safetensors files, as this lab or <code>python -m ssl_demo train</code> writes "
-                        "them.</p>")
+                small, bare = {"size": "sm", "min_width": 90}, {"show_label": False, "container": False}
+                with gr.Row(elem_classes="lab-keep"):
+                    self.use = gr.Button("Use in its tab", interactive=False, elem_id="lab-use", **small)
+                    self.download = gr.Button("Download", interactive=False, elem_id="lab-download", **small)
+                    self.bring = gr.UploadButton("Bring weights", file_count="single", elem_id="lab-bring", **small)
             with gr.Column(scale=1, min_width=300):
+                self.panels = gr.HTML(drawing.panels_html([], tasks[first].card, ""), elem_id="lab-panels")
                 with gr.Row(elem_classes="lab-choose"):
-                    self.what = gr.Radio([("Loss", "loss"), ("Metric", "metric")], value="loss", show_label=False, container=False,
-                                         elem_id="lab-what", min_width=150)
-                    self.over = gr.Radio([("by steps", "steps"), ("by seconds", "seconds")], value="steps", show_label=False,
-                                         container=False, elem_id="lab-over", min_width=200)
+                    gr.HTML("<p class='heading'>Runs side by side</p>")
+                    self.what = gr.Radio([("Loss", "loss"), ("Metric", "metric")], value="loss", elem_id="lab-what", **bare)
+                    self.over = gr.Radio([("by steps", "steps"), ("by seconds", "seconds")], value="steps", elem_id="lab-over",
+                                         **bare)
                 self.compared = gr.HTML(drawing.compared_html([], "loss", "steps"), elem_id="lab-compared")
 
     @staticmethod
@@ -109,8 +96,8 @@ class TrainingLab:
     @property
     def shown(self) -> list:
         """What a look at the room changes."""
-        return [self.status, self.charts, self.panels, self.go, self.hold, self.step, self.end, self.which, self.use, self.download,
-                self.compared, self.timer, self.seen]
+        return [self.status, self.charts, self.panels, self.go, self.hold, self.step, self.end, self.which, self.use,
+                self.download, self.compared, self.timer, self.seen]
 
     def answer(self, photo: Image.Image, method: str, begin: str, which: str | None, what: str, over: str) -> list:
         """All that the room shows: how the chosen run stands, or, before the first, what the network answers without training."""
@@ -124,7 +111,7 @@ class TrainingLab:
         """The panels of a network that has not been trained here. Clips would take seconds: their panels wait for Start."""
         card = all_tasks()[method].card
         if card.input == "video":
-            return drawing.panels_html([], card, "Here you will see it learn on your clip, or on a camera’s move over your photo.")
+            return drawing.panels_html([], card, "You will see it learn here, on your clip or a camera’s move over your photo.")
         weights, said = (None, "Before: the bundled weights.") if begin == BUNDLED and bundled(method) else (
             UNTRAINED, "Before: an untrained network guesses. Press Start and watch this change.")
         return drawing.panels_html(inference.load(method, weights).run(photo).panels, card, said)
@@ -138,7 +125,7 @@ class TrainingLab:
         view = run.view()
         now = (view.id, view.state, view.step, view.place, view.panels_step if view.panels else -1)
         if now == seen:
-            return {}
+            return {self.seen: seen}
         classes = len(run.plan.labelled.classes) if run.plan.labelled is not None else 0
         changes = {self.seen: now, self.status: drawing.status_html(view, classes=classes),
                    self.charts: drawing.charts_html(view, classes)}
@@ -148,12 +135,12 @@ class TrainingLab:
             said = f"After {view.panels_step:,} steps." if view.panels else "The first answer comes with the first step."
             changes[self.panels] = drawing.panels_html(view.panels, card, said, moving=not over_now)
         if seen[:2] != now[:2]:
-            kept = view.weights is not None
+            kept, at_work = view.weights is not None, view.state in ("running", "paused")
             views = [one.view() for one in runs]
             changes |= {
                 self.go: gr.update(interactive=not going), self.end: gr.update(interactive=not over_now),
-                self.hold: gr.update(value="Go on" if view.state == "paused" else "Pause", interactive=view.state in ("running", "paused")),
-                self.step: gr.update(interactive=view.state in ("running", "paused")),
+                self.hold: gr.update(value="Go on" if view.state == "paused" else "Pause", interactive=at_work),
+                self.step: gr.update(interactive=at_work),
                 self.which: gr.update(choices=[(self.named(one), one.id) for one in views], value=view.id),
                 self.use: gr.update(interactive=kept), self.download: gr.update(interactive=kept),
                 self.compared: drawing.compared_html(views, what, over), self.timer: gr.Timer(active=bool(going)),
@@ -167,13 +154,14 @@ class TrainingLab:
     def at_rest(self) -> dict:
         """Where nothing has run yet."""
         off = gr.update(interactive=False)
-        return {self.status: drawing.status_html(None), self.charts: drawing.charts_html(None), self.go: gr.update(interactive=True),
-                self.hold: gr.update(value="Pause", interactive=False), self.step: off, self.end: off, self.use: off,
-                self.download: off, self.which: gr.update(choices=[], value=None), self.timer: gr.Timer(active=False), self.seen: ()}
+        return {self.status: drawing.status_html(None), self.charts: drawing.charts_html(None), self.step: off, self.end: off,
+                self.go: gr.update(interactive=True), self.hold: gr.update(value="Pause", interactive=False), self.use: off,
+                self.download: off, self.which: gr.update(choices=[], value=None),
+                self.timer: gr.Timer(active=False), self.seen: ()}
 
     def listen(self, demo: gr.Blocks, photo: gr.State, moving: gr.State, company: gr.State, own: gr.State, current: gr.Textbox,
                tabs: dict) -> None:
-        """Connects the room: its knobs, its clock, its endpoints. Called beside the tabs, for what is not seen sleeps in a closed one.
+        """Connects the room: its knobs, its clock, its endpoints. Outside of all tabs: what nobody sees sleeps in a closed one.
 
         photo, moving, company, own: of the visit; current: the name of what is open; tabs: the methods' tabs by name.
         """
@@ -206,6 +194,7 @@ class TrainingLab:
         self.take_photos(told, say)
         self.run_it(demo, photo, moving, company, current)
         self.keep_it(own, tabs)
+        lab_api.offer(photo, moving, company)
 
     def take_photos(self, told: list, say) -> None:
         """Photos to learn from join and leave; the sentence counts them."""
@@ -254,13 +243,14 @@ class TrainingLab:
 
         def tell(action):
             def told(request: gr.Request, which, what, over, seen) -> dict:
-                run = self.find(request.session_hash, which)
+                run = visits.find(request.session_hash, which)
                 if run is not None:
                     action(run)
                 return self.draw(request.session_hash, which, what, over, tuple(seen))
             return told
 
-        self.hold.click(tell(lambda run: run.resume() if run.view().state == "paused" else run.pause()), seen, self.shown, **QUICK)
+        self.hold.click(tell(lambda run: run.resume() if run.view().state == "paused" else run.pause()), seen, self.shown,
+                        **QUICK)
         self.step.click(tell(lambda run: run.one_step()), seen, self.shown, **{**QUICK, "trigger_mode": "multiple"})
         self.end.click(tell(lambda run: run.stop()), seen, self.shown, **QUICK)
 
@@ -268,60 +258,6 @@ class TrainingLab:
             visits.leave(request.session_hash)
 
         demo.unload(gone)
-        self.offer(photo, moving, company)
-
-    @staticmethod
-    def find(owner: str, which: str | None) -> live.Run | None:
-        """A visit's run by its id, or its newest."""
-        runs = visits.lab().runs(owner)
-        return next((run for run in runs if run.id == which), None if which or not runs else runs[-1])
-
-    def offer(self, photo, moving, company) -> None:
-        """The endpoints `/lab_start`, `/lab_status` and `/lab_stop`. A client sees its own runs only."""
-        def lab_start(request: gr.Request, task, data=EXAMPLE, seconds=60, size="small", start=SCRATCH, knobs=None, name="", seed=0,
-                      photos=None, picture=None, film=None, photo=None, moving=None, company=()):
-            trouble, brought = [], []
-            for file in photos or []:
-                try:
-                    brought.append(self.add.read(file))
-                except ValueError as mistake:
-                    trouble.append(str(mistake))
-            with toasts.told():
-                if trouble and not brought:
-                    raise ValueError(trouble[0])
-                run = visits.start(request.session_hash, task, PHOTOS if brought else data, seconds=seconds, size=size,
-                                   start_from=start, knobs=knobs or {}, called=name or "", seed=seed, photo=picture or photo,
-                                   moving=film or (picture if picture else moving), brought=brought, company=company)
-            return {**visits.status(run.view()), "skipped": trouble}
-
-        def lab_status(request: gr.Request, id: str = "") -> dict:
-            with toasts.told():
-                return visits.status(self.known(request.session_hash, id).view())
-
-        def lab_stop(request: gr.Request, id: str = "") -> dict:
-            with toasts.told():
-                run = self.known(request.session_hash, id)
-                run.stop()
-                return visits.status(run.view())
-
-        words = {name: gr.Textbox(value, visible=False, label=name)
-                 for name, value in (("task", None), ("data", EXAMPLE), ("size", "small"), ("start", SCRATCH), ("name", ""))}
-        seconds, seed = (gr.Number(value, visible=False, label=label) for value, label in ((60, "seconds"), (0, "seed")))
-        knobs, photos = gr.JSON({}, visible=False, label="knobs"), Brought("photos", visible=False)
-        picture, film = PhotoInput(visible=False, label="picture"), ClipInput(visible=False, label="film")
-        gr.Button(visible=False).click(
-            lab_start, [words["task"], words["data"], seconds, words["size"], words["start"], knobs, words["name"], seed, photos,
-                        picture, film, photo, moving, company], gr.JSON(visible=False, label="run"), api_name="lab_start",
-            api_description="Starts a training and says how it stands, its id first.", **AT_ONCE)  # fmt: skip
-        gr.api(lab_status, api_name="lab_status", api_description="How a training stands; without an id, your newest.", queue=False)
-        gr.api(lab_stop, api_name="lab_stop", api_description="Ends a training after the step that it is at.", queue=False)
-
-    def known(self, owner: str, which: str) -> live.Run:
-        """A visit's run. Raises ValueError where there is none of that id."""
-        run = self.find(owner, which or None)
-        if run is None:
-            raise ValueError(f"There is no training “{which}” of yours." if which else "No training of yours has begun yet.")
-        return run
 
     def keep_it(self, own: gr.State, tabs: dict) -> None:
         """Weights to the method's tab, to the visitor's disk, and from it."""
@@ -334,7 +270,7 @@ class TrainingLab:
 
         def use(request: gr.Request, which, known) -> dict:
             with toasts.told():
-                view = self.known(request.session_hash, which or "").view()
+                view = visits.known(request.session_hash, which or "").view()
                 if view.weights is None:
                     raise ValueError(f"{view.name} has no weights yet; stop it, or wait for its end.")
                 return joined(request.session_hash, view.task_name, view.name, view.weights, known)
@@ -350,7 +286,7 @@ class TrainingLab:
 
         def pack(request: gr.Request, which) -> str:
             with toasts.told():
-                name, made = visits.packed(self.known(request.session_hash, which or "").view())
+                name, made = visits.packed(visits.known(request.session_hash, which or "").view())
             return save_bytes_to_cache(made, name, self.zip.GRADIO_CACHE)
 
         changed = [own, self.goto, *networks.values()]

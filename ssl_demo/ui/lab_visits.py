@@ -141,7 +141,8 @@ def gather(key: str, task: type[PretextTask], photo: Image.Image, moving: Image.
 
 
 def start(owner: str, name: str, key: str, *, seconds: float, size: str, start_from: str, knobs: dict, called: str, seed: int,
-          photo: Image.Image, moving: Image.Image | Clip, brought: Sequence[Image.Image], company: Sequence[Image.Image]) -> live.Run:
+          photo: Image.Image, moving: Image.Image | Clip, brought: Sequence[Image.Image],
+          company: Sequence[Image.Image]) -> live.Run:
     """A training begins, or waits for its turn. Raises ValueError with one sentence for what cannot be."""
     task = type(create(name))
     data, labelled = gather(key, task, photo, moving, brought)
@@ -157,6 +158,20 @@ def start(owner: str, name: str, key: str, *, seconds: float, size: str, start_f
     plan = live.plan(name, data, told(key, brought), seconds=seconds, photo=watched, lab=lab(), size=size, knobs=knobs,
                      start=start_from, company=company, seed=seed, name=called, labelled=labelled)
     return lab().start(owner, plan)
+
+
+def find(owner: str, which: str | None) -> live.Run | None:
+    """A visit's run by its id, or its newest, or None."""
+    runs = lab().runs(owner)
+    return next((run for run in runs if run.id == which), None if which or not runs else runs[-1])
+
+
+def known(owner: str, which: str | None) -> live.Run:
+    """The same. Raises ValueError with one sentence where there is none."""
+    run = find(owner, which)
+    if run is None:
+        raise ValueError(f"There is no training “{which}” of yours." if which else "No training of yours has begun yet.")
+    return run
 
 
 def sentence(name: str, key: str, seconds: float, start_from: str, size: str, brought: Sequence[Image.Image]) -> str:

@@ -2,7 +2,8 @@
 
 A room is an object with a `name` and a `title`; `inputs` and `shown`, components that its answer depends on and changes; and
 `answer(photo, *inputs)`, the values of `shown`, asked for when the room is opened and when a new photo comes while it is open.
-One with `listen(demo, photo, moving, company, own, current, tabs)` is called once, outside of all tabs, to connect events of its own.
+One with `listen(demo, photo, moving, company, own, current, tabs)` is called so once, outside of all tabs, to connect its own
+events.
 """
 
 import functools

@@ -84,8 +84,8 @@ def matrix_html(matrix: Matrix, told: str) -> str:
             f'<output class="says">{matrix.what}: {matrix.low:.2g} pale, {matrix.high:.2g} dark</output>')
 
 
-def chart_html(chart: Chart, told: str, height: int = 200, legend: bool = False) -> str:
-    """Curves as an SVG whose letters are as large as the captions', for a width of 300 units. legend: also of a single curve."""
+def chart_html(chart: Chart, told: str, height: int = 200, legend: bool | None = None) -> str:
+    """Curves as an SVG, 300 units wide, whose letters are as large as the captions'. legend: unless told, of several curves."""
     width, left, top, bottom, right = 300, 36, 22, 34, 10
     (low, high), (first, last) = limits(chart), (chart.x[0], chart.x[-1])
 
@@ -115,7 +115,7 @@ def chart_html(chart: Chart, told: str, height: int = 200, legend: bool = False)
         points = " ".join(f"{across(x)},{up(y)}" for x, y in zip(chart.x, line.y) if math.isfinite(y))
         drawn.append(f'<polyline class="line-{number}" points="{points}"/>')
     names = "".join(f'<li class="line-{number}">{html.escape(line.label)}</li>' for number, line in enumerate(chart.lines))
-    below = f'<ul class="legend">{names}</ul>' if legend or len(chart.lines) > 1 else ""
+    below = f'<ul class="legend">{names}</ul>' if (len(chart.lines) > 1 if legend is None else legend) else ""
     return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{told}">{"".join(drawn)}</svg>{below}'
 
 
