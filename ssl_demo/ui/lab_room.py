@@ -132,7 +132,7 @@ class TrainingLab:
         going, over_now = [run for run in runs if run.view().state not in OVER], view.state in OVER
         if now[4] != (seen or [None])[-1] or seen[0] != view.id or over_now:
             card = all_tasks()[view.task_name].card
-            said = f"After {view.panels_step:,} steps." if view.panels else "The first answer comes with the first step."
+            said = f"After step {view.panels_step:,}." if view.panels else "The first answer comes with the first step."
             changes[self.panels] = drawing.panels_html(view.panels, card, said, moving=not over_now)
         if seen[:2] != now[:2]:
             kept, at_work = view.weights is not None, view.state in ("running", "paused")

@@ -2,12 +2,13 @@
 
 A room is an object with a `name` and a `title`; `inputs` and `shown`, components that its answer depends on and changes; and
 `answer(photo, *inputs)`, the values of `shown`, asked for when the room is opened and when a new photo comes while it is open.
-One with `listen(demo, photo, moving, company, own, current, tabs)` is called so once, outside of all tabs, to connect its own
-events.
+One that connects events of its own has a method `listen`, called once, outside of all tabs; the names of its parameters say
+which parts of the page it wants.
 """
 
 import functools
 import html
+import inspect
 from pathlib import Path
 
 import gradio as gr
@@ -87,9 +88,11 @@ def build(run=run) -> gr.Blocks:
                     with gr.Tab(make.title, id=make.name, elem_id=f"room-{make.name}") as opened[make.name]:
                         rooms[make.name] = make()
 
+        parts = {"demo": demo, "photo": photo, "upload": upload, "moving": moving, "company": company, "own": own,
+                 "current": current, "tabs": tabs}  # fmt: skip
         for room in rooms.values():
             if hasattr(room, "listen"):
-                room.listen(demo, photo, moving, company, own, current, tabs)
+                room.listen(**{name: parts[name] for name in inspect.signature(room.listen).parameters})
         asked = [*tabs.values(), *rooms.values()]
         everything = {photo, moving, current, company, own, *(component for one in asked for component in one.inputs)}
         stories = [*(tab.story for tab in tabs.values()), *(output for room in rooms.values() for output in room.shown)]
