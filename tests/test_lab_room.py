@@ -226,6 +226,20 @@ def test_what_a_run_shows_names_its_trouble_and_is_text():
     assert len(lab_drawing.smooth([1.0] * 20)) == 20 and lab_drawing.smooth([0, 2]) == [0, 1]
 
 
+def test_who_leaves_while_data_are_fetched_leaves_no_training_behind(photo, monkeypatch):
+    gather = lab_visits.gather
+
+    def slowly(*arguments):
+        lab_visits.leave("somebody")
+        return gather(*arguments)
+
+    monkeypatch.setattr(lab_visits, "gather", slowly)
+    with pytest.raises(ValueError, match="visit is over"):
+        lab_visits.start("somebody", "rotation", "examples", seconds=60, size="tiny", start_from="scratch", knobs={}, called="",
+                         seed=0, photo=photo, moving=photo, brought=[], company=[])
+    assert lab_visits.lab().runs("somebody") == []
+
+
 def test_names_of_a_visit_are_told_apart():
     assert lab_visits.unused("Rotation", []) == "Rotation"
     assert lab_visits.unused("Rotation", ["Rotation", "Rotation 2"]) == "Rotation 3"

@@ -21,7 +21,8 @@ WORDS = {"waiting": "Waiting", "running": "Learning", "paused": "Paused", "finis
          "failed": "Broken off"}
 LIVE = 256  # pixels of a panel's longest side while it changes every second
 RECENT = 8  # looks that a curve's bold line and the figures are means of
-TIGHT = 150  # units a chart is high in the lab
+TIGHT, TIGHTER = 150, 112  # units that one of two charts is high, and one of three
+BOLD = f'<p class="note">Bold, and in figures: the mean of the last {RECENT} looks.</p>'
 
 
 def plan_html(sentence: str, card: Card) -> str:
@@ -66,7 +67,7 @@ def status_html(view: View | None, doing: str = "", classes: int = 0) -> str:
                       f"{guess(view)}: {show(view, view.metric_chance)}" if view.metric_chance is not None else "")
     if classes:
         figures += figure("Classes told by neighbours", f"{view.probe[-1][1]:.0%}" if view.probe else "",
-                          f"chance: {1 / classes:.0%}; never trained on")
+                          f"chance: {1 / classes:.0%}")
     figures += figure("Images a second", f"{view.images_per_second:,.0f}" if view.images_per_second else "")
     over = view.state in ("finished", "stopped", "failed")
     left = figure("Time", f"{view.seconds:.0f} s") if over else figure("Time left", f"{max(0, view.seconds_left):.0f} s")
@@ -90,40 +91,44 @@ def charts_html(view: View | None, classes: int = 0) -> str:
     They are as wide as the whole time from the start, and fill as it goes.
     """
     if view is None:
-        return f'<div class="lab-charts">{blank("Loss")}{blank("How well it does")}</div>'
+        return f'<div class="lab-charts">{blank("Loss", TIGHT)}{blank("How well it does", TIGHT)}{BOLD}</div>'
+    height = TIGHT if not classes else TIGHTER
     times, scale = [point.seconds for point in view.points], 100 if is_share(view) else 1
     metric = f"{view.metric_label}{' (%)' if scale == 100 else ''}"
-    drawn = curve(view, "Loss", times, [point.loss for point in view.points], view.loss_level)
+    drawn = curve(view, "Loss", times, [point.loss for point in view.points], view.loss_level, height)
     chance = None if view.metric_chance is None else (guess(view), scale * view.metric_chance)
-    drawn += curve(view, metric, times, [scale * point.metric for point in view.points], chance)
+    drawn += curve(view, metric, times, [scale * point.metric for point in view.points], chance, height)
     if classes:
         at = {point.step: point.seconds for point in view.points}
         when = [at.get(step, step * view.seconds / max(1, view.step)) for step, _ in view.probe]
         shares = [100 * share for _, share in view.probe]
-        drawn += curve(view, "Classes told by neighbours (%)", when, shares, ("chance", 100 / classes))
-    return f'<div class="lab-charts">{drawn}</div>'
+        drawn += curve(view, "Classes told by neighbours (%)", when, shares, ("chance", 100 / classes), height, 1)
+    return f'<div class="lab-charts">{drawn}{BOLD}</div>'
 
 
-def curve(view: View, label: str, times: Sequence[float], values: Sequence[float], level: tuple[str, float] | None) -> str:
-    """One curve over the seconds of the run, or its frame as long as there is nothing to draw."""
+def curve(view: View, label: str, times: Sequence[float], values: Sequence[float], level: tuple[str, float] | None, height: int,
+          looks: int = RECENT) -> str:
+    """One curve over the seconds of the run, or its frame as long as there is nothing to draw. looks: that it is a mean of."""
     if not any(map(math.isfinite, values)):
-        return blank(label)
+        return blank(label, height)
+    if len(values) == 1:  # a line needs two points to be seen
+        times, values = [times[0], times[0] + 0.01], [*values, *values]
     end = max(view.budget if view.state in ("waiting", "running", "paused") else 0.0, *times, 1e-3)
-    lines = tuple(Line(label, (math.nan, *ys, math.nan)) for ys in (values, smooth(values)))
+    lines = tuple(Line(label, (math.nan, *ys, math.nan)) for ys in (values, smooth(values, looks)))
     chart = Chart((0.0, *times, end), lines, "seconds", label, level=level)
-    return chart_html(chart, f"{html.escape(label)} over {end:.0f} seconds, last {values[-1]:.3g}", TIGHT, legend=False)
+    return chart_html(chart, f"{html.escape(label)} over {end:.0f} seconds, last {values[-1]:.3g}", height, legend=False)
 
 
-def smooth(values: Sequence[float]) -> list[float]:
+def smooth(values: Sequence[float], looks: int = RECENT) -> list[float]:
     """The mean of each value and the few before it: a batch is small, and tells much by chance."""
-    return [sum(values[max(0, at - RECENT + 1) : at + 1]) / min(at + 1, RECENT) for at in range(len(values))]
+    return [sum(values[max(0, at - looks + 1) : at + 1]) / min(at + 1, looks) for at in range(len(values))]
 
 
-def blank(label: str) -> str:
+def blank(label: str, height: int) -> str:
     """The frame of a chart without a curve."""
-    return (f'<svg class="chart" viewBox="0 0 300 {TIGHT}" role="img" aria-label="{html.escape(label)}: nothing yet">'
-            f'<text x="2" y="12">{html.escape(label)}</text>'
-            + "".join(f'<line class="grid" x1="36" x2="290" y1="{y}" y2="{y}"/>' for y in (34, 75, TIGHT - 34)) + "</svg>")
+    grid = "".join(f'<line class="grid" x1="36" x2="290" y1="{y}" y2="{y}"/>' for y in (34, height / 2, height - 34))
+    return (f'<svg class="chart" viewBox="0 0 300 {height}" role="img" aria-label="{html.escape(label)}: nothing yet">'
+            f'<text x="2" y="12">{html.escape(label)}</text>{grid}</svg>')
 
 
 def panels_html(panels: Sequence[Panel], card: Card, said: str, moving: bool = True) -> str:

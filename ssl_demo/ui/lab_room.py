@@ -13,6 +13,7 @@ from .. import inference, live
 from ..checkpoints import UNTRAINED, bundled
 from ..live_plan import SCRATCH
 from ..pretext import all_tasks
+from ..video import Clip
 from . import lab_api, toasts
 from . import lab_drawing as drawing
 from . import lab_visits as visits
@@ -104,17 +105,20 @@ class TrainingLab:
         owner = LocalContext.request.get().session_hash
         drawn = self.draw(owner, which, what, over)
         if not visits.lab().runs(owner):
-            drawn[self.panels] = self.before(photo, method, begin)
+            drawn[self.panels] = self.before(photo, method, begin, " Press Start and watch this change.")
         return [drawn.get(one, gr.skip()) for one in self.shown]
 
-    def before(self, photo: Image.Image, method: str, begin: str) -> str:
-        """The panels of a network that has not been trained here. Clips would take seconds: their panels wait for Start."""
+    def before(self, photo: Image.Image | Clip, method: str, begin: str, then: str = "") -> str:
+        """The panels of a network that has not been trained here, and what is `then` to do.
+
+        Clips would take seconds: their panels wait for Start.
+        """
         card = all_tasks()[method].card
         if card.input == "video":
             return drawing.panels_html([], card, "You will see it learn here, on your clip or a camera’s move over your photo.")
-        weights, said = (None, "Before: the bundled weights.") if begin == BUNDLED and bundled(method) else (
-            UNTRAINED, "Before: an untrained network guesses. Press Start and watch this change.")
-        return drawing.panels_html(inference.load(method, weights).run(photo).panels, card, said)
+        weights, said = (UNTRAINED, "Before: an untrained network guesses.") if begin == SCRATCH or not bundled(method) else (
+            None, "Before: what the bundled weights know.")
+        return drawing.panels_html(inference.load(method, weights).run(photo).panels, card, said + then)
 
     def draw(self, owner: str, which: str | None, what: str, over: str, seen: tuple = ()) -> dict:
         """What is new of a run since `seen`: of the chosen one, else of the visit's newest."""
@@ -132,8 +136,9 @@ class TrainingLab:
         going, over_now = [run for run in runs if run.view().state not in OVER], view.state in OVER
         if now[4] != (seen or [None])[-1] or seen[0] != view.id or over_now:
             card = all_tasks()[view.task_name].card
-            said = f"After step {view.panels_step:,}." if view.panels else "The first answer comes with the first step."
-            changes[self.panels] = drawing.panels_html(view.panels, card, said, moving=not over_now)
+            said = f"After step {view.panels_step:,}."
+            changes[self.panels] = (drawing.panels_html(view.panels, card, said, moving=not over_now) if view.panels
+                                    else self.before(run.plan.photo, view.task_name, run.plan.start))
         if seen[:2] != now[:2]:
             kept, at_work = view.weights is not None, view.state in ("running", "paused")
             views = [one.view() for one in runs]
@@ -184,7 +189,9 @@ class TrainingLab:
                     gr.update(interactive=begin == SCRATCH)]
 
         def look_before(photo, method, begin, request: gr.Request):
-            return gr.skip() if visits.lab().runs(request.session_hash) else self.before(photo, method, begin)
+            if visits.lab().runs(request.session_hash):
+                return gr.skip()
+            return self.before(photo, method, begin, " Press Start and watch this change.")
 
         self.method.input(choose, told, [self.data, *self.rows.values(), self.plan, self.photos_row, self.size], **QUICK)
         gr.on([one.input for one in (self.data, self.seconds, self.begin, self.size)], say, told,

@@ -31,6 +31,7 @@ EXAMPLE, PHOTO, PHOTOS, CLIP = "examples", "photo", "photos", "clip"
 HOST, PUBLIC = "host:", live_data.TORCHVISION
 BUNDLED = "bundled"  # to start from the weights that ship
 MOST_PHOTOS = 60  # that a visitor adds
+_preparing: dict[str, str] = {}  # visits whose data are being fetched, which may take longer than the visit
 OVER = ("finished", "stopped", "failed")
 
 
@@ -72,6 +73,7 @@ class Shelf:
 
 def leave(owner: str) -> None:
     """A visitor is gone: the training ends, its place is free, and what was kept is deleted."""
+    _preparing.pop(owner, None)
     lab().leave(owner)
     shelf().leave(owner)
 
@@ -117,7 +119,7 @@ def told(key: str, brought: Sequence[Image.Image]) -> str:
     if key == PHOTOS:
         return {0: "photos you add", 1: "the photo you added"}.get(len(brought), f"the {len(brought)} photos you added")
     words = {EXAMPLE: f"the {len(EXAMPLES)} example photos", PHOTO: "your photo", CLIP: "your clip"}
-    return words.get(key) or key.removeprefix(HOST).removeprefix(PUBLIC)
+    return words.get(key) or f"the set “{key.removeprefix(HOST).removeprefix(PUBLIC)}”"
 
 
 def gather(key: str, task: type[PretextTask], photo: Image.Image, moving: Image.Image | Clip,
@@ -144,7 +146,8 @@ def start(owner: str, name: str, key: str, *, seconds: float, size: str, start_f
           photo: Image.Image, moving: Image.Image | Clip, brought: Sequence[Image.Image],
           company: Sequence[Image.Image]) -> live.Run:
     """A training begins, or waits for its turn. Raises ValueError with one sentence for what cannot be."""
-    task = type(create(name))
+    task, ours = type(create(name)), uuid.uuid4().hex
+    _preparing[owner] = ours
     data, labelled = gather(key, task, photo, moving, brought)
     if start_from == BUNDLED:
         start_from = next(iter(bundled(name)), SCRATCH)
@@ -157,7 +160,11 @@ def start(owner: str, name: str, key: str, *, seconds: float, size: str, start_f
     watched = moving if task.card.input == "video" else photo
     plan = live.plan(name, data, told(key, brought), seconds=seconds, photo=watched, lab=lab(), size=size, knobs=knobs,
                      start=start_from, company=company, seed=seed, name=called, labelled=labelled)
-    return lab().start(owner, plan)
+    if _preparing.get(owner) != ours:
+        raise ValueError("This visit is over, or another training of it has been asked for.")
+    run = lab().start(owner, plan)
+    _preparing.pop(owner, None)
+    return run
 
 
 def find(owner: str, which: str | None) -> live.Run | None:
