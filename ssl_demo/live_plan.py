@@ -60,12 +60,13 @@ def sizes(task_name: str) -> dict[str, dict[str, str]]:
     found = {}
     for name, share in SHARES.items():
         found[name] = {**_smaller(task.defaults, share), **live}
-    found["bundled"] = {**{key: value for key, value in live.items() if key not in task.defaults}, "batch": max(1, live["batch"] // 2)}
+    as_shipped = {key: value for key, value in live.items() if key not in task.defaults}
+    found["bundled"] = {**as_shipped, "batch": max(1, live["batch"] // 2)}
     return {name: {key: json.dumps(value) for key, value in settings.items()} for name, settings in found.items()}
 
 
 def _smaller(defaults: dict[str, Any], share: float) -> dict[str, Any]:
-    """Widths, depths and heads at a share; widths stay multiples of 16 and, where there are heads, a head stays as wide as it is."""
+    """Widths, depths and heads at a share. Where there are heads, each stays as wide as it is."""
     made = {}
     for name, value in defaults.items():
         if name.endswith("depths"):
