@@ -137,8 +137,9 @@ def accept(path: str | os.PathLike) -> tuple[str, Path]:
         raise ValueError(f"Weights are taken as .safetensors files only, not {path.suffix or 'a file without an ending'}.")
     if not path.is_file():
         raise ValueError(f"There is no file {path.name}.")
-    if path.stat().st_size > 5 * MOST_PARAMETERS:  # four bytes each, and what is not learned
-        raise ValueError(f"{path.name} has {path.stat().st_size / 1e6:.0f} MB, but the limit is {5 * MOST_PARAMETERS / 1e6:.0f} MB.")
+    megabytes, most = path.stat().st_size / 1e6, 5 * MOST_PARAMETERS / 1e6  # four bytes each, and what is not learned
+    if megabytes > most:
+        raise ValueError(f"{path.name} has {megabytes:.0f} MB, but the limit is {most:.0f} MB.")
     try:
         with safe_open(path, framework="pt") as file:
             header, shapes = file.metadata() or {}, {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}

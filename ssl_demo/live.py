@@ -92,7 +92,7 @@ class Run:
         self.id, self.plan, self._lab, self._folder = uuid.uuid4().hex[:12], plan, lab, folder
         self._change = threading.Condition()  # guards all below
         self._held, self._ending, self._forgotten, self._credit = False, False, False, 0
-        self._steps, self._next_look = 0, 0.0
+        self._steps, self._looked, self._next_look = 0, 0.0, 0.0
         self._thread: threading.Thread | None = None
         card, task = plan.task.card, plan.task
         level = task.guessing(plan.recipe.batch)
@@ -183,11 +183,9 @@ class Run:
         length = {"minutes": p.seconds / 60} if p.steps is None else {"steps": p.steps}
         watcher, snapshots = Watcher(p), train(p.task, p.data, p.recipe, **length, seed=p.seed, start_from=start, due=self._due)
         try:
-            while self._may_go_on() and (last is None or not last.done):
+            while (last is None or not last.done) and self._may_go_on():
                 last = next(snapshots)
-                with self._change:
-                    stopped, calm = self._ending, self._held
-                self._set(**watcher.look(last, self._view, calm and not stopped, lambda: self._ending))
+                self._set(**watcher.look(last, self._view, self._held, lambda: self._ending))
                 self._next_look = time.monotonic() + min(max(LOOK, SHARE * (time.monotonic() - self._looked)), SELDOM)
         finally:
             snapshots.close()
@@ -274,11 +272,10 @@ class Watcher:
         if len(self._pending) < self._stride:
             return [*self._points, latest]
         self._points, self._pending = [*self._points, latest], []
-        if len(self._points) >= POINTS:
+        if len(self._points) == POINTS - 1:  # and so there is an even number beside the first
             first, *rest = self._points
             pairs = zip(rest[::2], rest[1::2])
             halved = [replace(b, loss=(a.loss + b.loss) / 2, metric=(a.metric + b.metric) / 2) for a, b in pairs]
-            self._pending = [rest[-1]] if len(rest) % 2 else []
             self._points, self._stride = [first, *halved], 2 * self._stride
         return self._points
 

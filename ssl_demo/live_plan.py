@@ -22,6 +22,7 @@ AUTO = "auto"
 SHARES = {"tiny": 0.34, "small": 0.5}  # of the widths and depths that ship
 RATES = (2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 BATCHES = (4, 8, 16, 32)  # larger ones would take seconds a step here, and nobody watches that
+FRAMES = 10  # of a clip that is watched: more would take longer to draw than to learn from
 LIVE = {"ema": 0.97, "warmup": 0.05}  # an average over some thirty steps: there are hundreds, not ten thousands
 
 
@@ -59,12 +60,13 @@ def sizes(task_name: str) -> dict[str, dict[str, str]]:
     found = {}
     for name, share in SHARES.items():
         found[name] = {**_smaller(task.defaults, share), **live}
-    found["bundled"] = {**{key: value for key, value in live.items() if key not in task.defaults}, "batch": max(1, live["batch"] // 2)}
+    as_shipped = {key: value for key, value in live.items() if key not in task.defaults}
+    found["bundled"] = {**as_shipped, "batch": max(1, live["batch"] // 2)}
     return {name: {key: json.dumps(value) for key, value in settings.items()} for name, settings in found.items()}
 
 
 def _smaller(defaults: dict[str, Any], share: float) -> dict[str, Any]:
-    """Widths, depths and heads at a share; widths stay multiples of 16 and, where there are heads, a head stays as wide as it is."""
+    """Widths, depths and heads at a share. Where there are heads, each stays as wide as it is."""
     made = {}
     for name, value in defaults.items():
         if name.endswith("depths"):
@@ -120,6 +122,8 @@ def plan(task_name: str, data: Photos | Clips, data_name: str, *, seconds: float
         photo = Image.fromarray(photo.frames[0])
     if task.card.input == "video" and not isinstance(photo, Clip):
         photo = camera_move(photo)
+    if task.card.input == "video":
+        photo = Clip(photo.frames[:FRAMES], photo.fps)
     elif task.card.input != "video" and isinstance(photo, Clip):
         photo = Image.fromarray(photo.frames[0])
     return Plan(task, recipe, data, data_name, _seconds(seconds, lab.most_seconds), _named(name, task, size, start), photo,

@@ -169,9 +169,6 @@ class DINO(PretextTask):
             return f"collapse: the teacher gives all photos {kind} (entropy {each:.2f}, of their mean {mean:.2f})"
         return collapse_alarm(numbers["feature_spread"])
 
-    def guessing(self, batch: int) -> float:
-        return math.log(self.config["prototypes"])
-
     def metrics(self, example: Example, prediction: Prediction) -> dict[str, Tensor]:
         teacher, student = (shares.argmax(dim=2) for shares in self._answers(example, prediction))
         same = (teacher[:, None] == student[None, :, :2].flip(2)).float().mean(dim=2)  # (B, B): each to the other's other crop

@@ -20,10 +20,9 @@ as encoding shuffled ones: each photo is encoded once, and asked about in four o
 
 import functools
 import itertools
-
-import numpy as np
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
