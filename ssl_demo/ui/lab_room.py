@@ -23,7 +23,7 @@ from .lab_visits import BUNDLED, EXAMPLE, OVER, PHOTOS
 from .photo_input import uploaded
 from .task_tab import QUICK, component
 
-TICK = 0.4  # seconds between two looks at a run
+TICK = 0.3  # seconds between two looks at a run: a busy machine drops some, and twice a second is promised
 SHORTEST = 30  # seconds on the page; programs may ask for less
 LIVELY = {**QUICK, "trigger_mode": "once"}  # a look that comes while another is on its way is left out: nothing piles up
 
