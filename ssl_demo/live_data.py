@@ -30,19 +30,23 @@ TORCHVISION = "torchvision:"
 def photos_of(pictures: Sequence[Image.Image], task: PretextTask | type[PretextTask], seed: int = 0) -> Photos:
     """A visitor's photos as data to train on: the square of each, and of few many random crops at their own resolution.
 
-    Crops are squares, their sides spread evenly from all of the photo's shorter side to three tenths of it. Raises ValueError
-    where there is no photo.
+    Crops are squares, their sides spread evenly from all of the photo's shorter side to three tenths of it. Where a task says
+    itself how it crops when time is short, it is given whole photos. Raises ValueError where there is no photo.
     """
     if not pictures:
         raise ValueError("There is no photo to learn from.")
-    return _crops(pictures[:MOST], task.recipe.side, seed)
+    return _crops(pictures[:MOST], task.recipe.side, _count(task), seed)
 
 
-def _crops(pictures: Sequence[Image.Image], side: int, seed: int = 0) -> Photos:
+def _count(task: PretextTask | type[PretextTask]) -> int:
+    return 1 if "crop" in task.quick else CROPS
+
+
+def _crops(pictures: Sequence[Image.Image], side: int, count: int, seed: int = 0) -> Photos:
     random, made, names = np.random.default_rng([seed, 5]), [], []
     for number, picture in enumerate(pictures):
         picture, shorter = picture.convert("RGB"), min(picture.size)
-        for crop in range(max(1, CROPS // len(pictures))):
+        for crop in range(max(1, count // len(pictures))):
             across = shorter if crop == 0 else max(1, round(shorter * random.uniform(SMALLEST, 1)))
             left, top = ((length - across) // 2 if crop == 0 else int(random.integers(0, length - across + 1))
                          for length in picture.size)
@@ -72,13 +76,13 @@ def clips_of(moving: Sequence[Image.Image | Clip], task: PretextTask | type[Pret
 
 def example_data(task: PretextTask | type[PretextTask]) -> Photos | Clips:
     """The credited example photos as data to train on; for tasks about clips a camera moves over them."""
-    photos = _examples(task.recipe.side)
+    photos = _examples(task.recipe.side, _count(task))
     return Clips.moving(photos) if task.card.input == "video" else photos
 
 
 @functools.lru_cache(maxsize=4)
-def _examples(side: int) -> Photos:
-    return _crops([example.image for example in EXAMPLES], side)
+def _examples(side: int, count: int) -> Photos:
+    return _crops([example.image for example in EXAMPLES], side, count)
 
 
 def load_named(name: str, task: PretextTask | type[PretextTask]) -> tuple[Photos | Clips, Labelled | None]:

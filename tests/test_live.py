@@ -321,6 +321,8 @@ def test_a_single_photo_gives_crops_that_differ(photo):
     assert not np.array_equal(made.array[1], live_data.photos_of([photo], task, seed=1).array[1])
     assert len(live_data.photos_of([photo] * 4, task)) == live_data.CROPS
     assert len(live_data.photos_of([Image.new("RGB", (1, 3))] * 300, task)) == 300
+    whole = live_data.photos_of([photo], all_tasks()["mae"])  # which crops by itself, and not as far
+    assert len(whole) == 1 and np.array_equal(whole.array[0], made.array[0])
     with pytest.raises(ValueError, match="no photo"):
         live_data.photos_of([], task)
 
