@@ -11,9 +11,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .pretext import PretextTask, all_tasks, create
+from .nets import multiply_adds
+from .pretext import PretextTask, all_tasks, create, fresh
 from .training import write_atomically
 
+MOST_PARAMETERS = 60_000_000  # of weights that somebody brings
+MOST_WORK = 20_000_000_000  # multiply-adds that their encoder takes for a photo
 UNTRAINED = "untrained"  # a choice a person makes; nothing here falls back to it
 _HERE = Path(__file__).parent
 WEIGHTS = next((folder for folder in (_HERE.parent / "weights", _HERE / "weights") if folder.is_dir()), _HERE.parent / "weights")
@@ -106,9 +109,7 @@ def load_weights(name: str, weights: str | os.PathLike | None = None, seed: int 
     if weights == UNTRAINED:
         best = next(iter(bundled(name).values()), {})
         task = create(name, **best.get("config", {}))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return task, task.build().eval()
+        return task, fresh(task, seed).eval()
     path = find(name, weights)
     header, tensors = _read(path)
     if header.get("task") != name:
@@ -117,12 +118,74 @@ def load_weights(name: str, weights: str | os.PathLike | None = None, seed: int 
     if card and card.get("sha256") != sha256(path):
         raise ValueError(f"{path.name} is not the file its card describes: their checksums differ.")
     task = create(name, **json.loads(header.get("config", "{}")))
-    model = task.build()
+    model = fresh(task, 0)
     try:
         model.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in tensors.items()})
     except RuntimeError:
         raise ValueError(f"{path.name} does not fit the network of its own configuration.") from None
     return task, model.eval()
+
+
+def accept(path: str | os.PathLike) -> tuple[str, Path]:
+    """Checks weights that somebody brought, before a network is made of them: the task they are of, and the file.
+
+    Raises ValueError with one sentence unless it is a whole safetensors file of a known task, of a sensible size, with finite
+    tensors that fit its own configuration to the last.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"Weights are taken as .safetensors files only, not {path.suffix or 'a file without an ending'}.")
+    if not path.is_file():
+        raise ValueError(f"There is no file {path.name}.")
+    megabytes, most = path.stat().st_size / 1e6, 5 * MOST_PARAMETERS / 1e6  # four bytes each, and what is not learned
+    if megabytes > most:
+        raise ValueError(f"{path.name} has {megabytes:.0f} MB, but the limit is {most:.0f} MB.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header, shapes = file.metadata() or {}, {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+    except (SafetensorError, OSError, RuntimeError):
+        raise ValueError(f"{path.name} is not a whole safetensors file.") from None
+    name = header.get("task")
+    if name not in all_tasks():
+        raise ValueError(f"{path.name} does not say which task its weights are of.")
+    task = create(name, **_sensible(path.name, all_tasks()[name].defaults, header.get("config", "{}")))
+    try:
+        with torch.device("meta"):  # neither memory nor time, whatever the sizes
+            model = task.build()
+            wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+            work = multiply_adds(task.features, model.eval(), torch.empty(1, 3, task.size, task.size))
+    except Exception as error:  # networks complain about sizes in many ways
+        raise ValueError(f"No network can be built as {path.name} asks ({type(error).__name__}).") from None
+    if sum(p.numel() for p in model.parameters()) > MOST_PARAMETERS or work > MOST_WORK:
+        raise ValueError(f"The network of {path.name} is too large: at most {MOST_PARAMETERS / 1e6:.0f} million parameters.")
+    if wanted != shapes:
+        raise ValueError(f"{path.name} does not fit the network of its own configuration.")
+    if not all(value.isfinite().all() for value in _read(path)[1].values()):
+        raise ValueError(f"{path.name} holds numbers that are none.")
+    load_weights(name, path)
+    return name, path
+
+
+def _sensible(file: str, defaults: dict, text: str) -> dict:
+    """A configuration from a file, each value of its default's kind and at most sixteen times as large."""
+    def fits(value, default) -> bool:
+        if isinstance(default, bool) or isinstance(default, str):
+            return type(value) is type(default) and (not isinstance(value, str) or len(value) < 100)
+        if isinstance(default, (int, float)):
+            kinds = (int,) if isinstance(default, int) else (int, float)
+            return type(value) in kinds and abs(value) <= max(16 * abs(default), 16)  # and so no infinity, nor what is no number
+        return isinstance(value, list) and 1 <= len(value) <= 8 and all(type(one) is int and 1 <= one <= 64 for one in value)
+
+    try:
+        config = json.loads(text)
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} does not say how its network is built.")
+    for name, value in config.items():
+        if name in defaults and not fits(value, defaults[name]):
+            raise ValueError(f"{file} asks for a network whose “{name}” cannot be.")
+    return config
 
 
 def _read(path: Path) -> tuple[dict, dict]:

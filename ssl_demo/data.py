@@ -111,6 +111,19 @@ def load_photos(paths, side: int = 144, cache=None, limit: int | None = None, se
     return photos if limit is None else photos.take(np.random.default_rng(seed).permutation(len(photos))[:limit])
 
 
+def load_some(paths, side: int, most: int, wanted: Callable[[str], object] = lambda name: True, seed: int = 0) -> Photos:
+    """About so many of the photos that `load_photos` would load, drawn by the seed; no other is decoded.
+
+    As many are drawn of each kind, which is what `wanted` says of a name.
+    """
+    kinds: dict[object, list[str]] = {}
+    load_photos(paths, side, wanted=lambda name: (kind := wanted(name)) and kinds.setdefault(kind, []).append(name))
+    random, drawn = np.random.default_rng([seed, 6]), set()
+    for names in kinds.values():
+        drawn.update(names[place] for place in random.permutation(len(names))[: max(1, most // len(kinds))])
+    return load_photos(paths, side, progress=False, wanted=drawn.__contains__)
+
+
 def cache_folder(cache=None) -> Path:
     """Where decoded photos and downloaded sets are kept."""
     return Path(cache or os.environ.get("SSL_DEMO_CACHE") or "~/.cache/ssl_demo").expanduser()

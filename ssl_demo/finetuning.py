@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import Batches, Photos
-from .pretext import Card, Example, Prediction, PretextTask, Recipe
+from .pretext import Card, Example, Prediction, PretextTask, Recipe, drawn_by
 from .training import Snapshot, train
 
 RECIPE = Recipe(batch=64, lr=1e-3, crop=(0.35, 1.0), color=0.2)
@@ -100,8 +100,7 @@ def teach(task, network: nn.Module, width: int, photos: Photos, labels: np.ndarr
 def lessons(classifier: Classify, network: nn.Module, photos: Photos, labels: np.ndarray, steps: int, seed: int = 0,
             recipe: Recipe = RECIPE) -> Iterator[Snapshot]:
     """The snapshots of that training, about one a second."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawn_by(seed):
         start = ClassifierNet(classifier.task.build(), classifier.width, classifier.classes)
     start.network.load_state_dict(network.state_dict())
     batches = Batches(photos, recipe.batch, classifier.size, seed, recipe.crop, recipe.flip, recipe.color)

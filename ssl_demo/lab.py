@@ -4,6 +4,7 @@ L is lightness, 0 (black) to 100 (white); a runs from green to red, b from blue 
 Q bins of colour are numbered in one order everywhere; (B, Q, h, w) are logits over them, ab maps are (B, 2, H, W).
 """
 
+import contextlib
 import functools
 
 import torch
@@ -19,11 +20,17 @@ RAREST = 0.05  # share of an even one that every bin is met with at least: else 
 FARTHEST = 150  # the largest threshold of the cumulative error curve
 
 
+def _exact(values: Tensor):
+    """No low precision within; a tensor without memory ("meta") has no precision to lose, and PyTorch no word for it."""
+    kind = values.device.type
+    return contextlib.nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
+
+
 def rgb_to_lab(images: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [0, 1] to Lab (B, 3, H, W), in float32 whatever the precision around it."""
     from kornia.color import rgb_to_lab  # late: kornia takes a second to import, and the page needs no colours to start
 
-    with torch.autocast(images.device.type, enabled=False):
+    with _exact(images):
         return rgb_to_lab(images.float())
 
 
@@ -31,7 +38,7 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     """Lab (B, 3, H, W) to images in [0, 1]; a colour that no screen shows is clamped to one that it does."""
     from kornia.color import lab_to_rgb
 
-    with torch.autocast(lab.device.type, enabled=False):
+    with _exact(lab):
         return lab_to_rgb(lab.float())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .data import Photos, cache_folder, load_photos, torchvision_set
+from .data import Photos, cache_folder, load_photos, load_some, torchvision_set
 
 # The sets known by name: what torchvision wants to be told, for the part to learn from and for the one to be judged by.
 SETS = {
@@ -54,24 +54,29 @@ class Labelled:
                        test=self.train.take(test), test_labels=self.train_labels[test])
 
 
-def load_labelled(data, side: int = 144) -> Labelled:
+def load_labelled(data, side: int = 144, most: int | None = None) -> Labelled:
     """From a folder of `train/CLASS/*` and `val/CLASS/*`, one with an `index.csv` as the photo pack's, or "torchvision:CIFAR10".
 
-    Photos that cannot be read are skipped, and counted in `train.skipped`. Raises ValueError with one sentence for anything else.
+    most: only about so many photos, as many of each class. Photos that cannot be read are skipped, and counted in
+    `train.skipped`. Raises ValueError with one sentence for anything else.
     """
     text, path = str(data), Path(data).expanduser()
     if text.startswith("torchvision:"):
-        return _torchvision(text.removeprefix("torchvision:"), side)
+        return _torchvision(text.removeprefix("torchvision:"), side, most)
     if not path.is_dir():
         raise ValueError(f"There is no folder {text}.")
     if (path / "train").is_dir():
-        return _class_folders(path, side)
+        return _class_folders(path, side, most)
     if (path / "index.csv").is_file():
-        return _pack(path, side)
+        return _pack(path, side, most)
     raise ValueError(f"{text} holds neither train/CLASS/* and val/CLASS/* nor an index.csv with a column “benchmark”.")
 
 
-def _class_folders(path: Path, side: int) -> Labelled:
+def _load(paths: list, side: int, most: int | None, wanted=lambda name: True) -> Photos:
+    return load_photos(paths, side, wanted=wanted) if most is None else load_some(paths, side, most, wanted)
+
+
+def _class_folders(path: Path, side: int, most: int | None) -> Labelled:
     judge = next((name for name in ("val", "test") if (path / name).is_dir()), None)
     if judge is None:
         raise ValueError(f"{path} has train/ but no val/: the photos to be judged by.")
@@ -80,34 +85,39 @@ def _class_folders(path: Path, side: int) -> Labelled:
         part, *rest = name.split("/")
         return (part, rest[0]) if part in ("train", judge) and len(rest) > 1 else None
 
-    photos = load_photos([path], side, wanted=place)
+    photos = _load([path], side, most, place)
     places = [place(name) for name in photos.names]
     return _parted(photos, ["train" if part == "train" else "test" for part, _ in places], [label for _, label in places])
 
 
-def _pack(path: Path, side: int) -> Labelled:
+def _pack(path: Path, side: int, most: int | None) -> Labelled:
     with open(path / "index.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     missing = [name for name in ("path", "tar", "class", "benchmark") if not rows or name not in rows[0]]
     if missing:
         raise ValueError(f"{path / 'index.csv'} has no column “{missing[0]}”.")
     wanted = {posixpath.normpath(row["path"]): row for row in rows if row["benchmark"]}
+
+    def kind(name: str) -> tuple[str, str] | None:
+        row = wanted.get(posixpath.normpath(name))
+        return row and (row["benchmark"], row["class"])
+
     tars = sorted({row["tar"] for row in wanted.values()})
     if not tars:
         raise ValueError(f"{path / 'index.csv'} names no photo for the benchmark.")
-    photos = load_photos([path / tar for tar in tars], side, wanted=lambda name: posixpath.normpath(name) in wanted)
+    photos = _load([path / tar for tar in tars], side, most, kind)
     rows = [wanted[posixpath.normpath(name)] for name in photos.names]
     return _parted(photos, ["train" if row["benchmark"] == "train" else "test" for row in rows], [row["class"] for row in rows])
 
 
-def _torchvision(name: str, side: int) -> Labelled:
+def _torchvision(name: str, side: int, most: int | None) -> Labelled:
     known = {key.lower(): key for key in SETS}
     if (short := name.lower().replace("-", "")) not in known:
         raise ValueError(f"There is no set “{name}” with known classes; there are {', '.join(SETS)}.")
     name, photos, labels, parts = known[short], [], [], []
     for part, splits in zip(("train", "test"), SETS[known[short]]):
         for split in splits:
-            photos.append(load_photos([f"torchvision:{name}/{split}"], side))
+            photos.append(_load([f"torchvision:{name}/{split}"], side, most and most // 2))
             every = _labels(torchvision_set(f"{name}/{split}", cache_folder())[1])
             labels += [every[int(photo.rpartition("/")[2])] for photo in photos[-1].names]
             parts += [part] * len(photos[-1])

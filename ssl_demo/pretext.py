@@ -7,6 +7,8 @@ Images are float32 in [0, 1], (B, 3, H, W). Masks are named `hidden` (1 = hidden
 
 import importlib
 import pkgutil
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -42,6 +44,7 @@ class Card:
     digits: int = 4  # decimals of the score where it is shown, unless it is a share
     input: str = "image"  # or "video": then `images` are clips (B, T, 3, H, W)
     watch: str = ""  # the metric logged in training, where the score needs more than a batch; empty: the score
+    watched: tuple[str, str] = ()  # of `watch`: that of a guess without learning, what people call it
     own_resolution: bool = False  # whether `render` wants the photo's square at its own resolution, as example["photo"]
     baselines: tuple[tuple[str, str], ...] = ()  # metrics that guesses without learning reach, and what people call them
     company: int = 0  # how many other photos join the visitor's in a run: methods that compare photos need some
@@ -53,6 +56,11 @@ class Card:
     def percent(self) -> bool:
         """Whether the score is a share, shown as per cent."""
         return self.metric == "accuracy"
+
+    @property
+    def in_training(self) -> tuple[str, float | str]:
+        """The metric watched in training, and its chance: a level, or the metric that measures it."""
+        return (self.watch, self.watched[0] if self.watched else "") if self.watch else (self.metric, self.chance)
 
     def show(self, score: float) -> str:
         """A score as a person reads it."""
@@ -272,6 +280,8 @@ class PretextTask:
     controls: ClassVar[tuple[Control, ...]] = ()
     defaults: ClassVar[dict[str, Any]] = {}
     recipe: ClassVar[Recipe] = Recipe()
+    knobs: ClassVar[tuple[Control, ...]] = ()  # settings of `defaults`, with their values there, worth turning in a training
+    quick: ClassVar[dict[str, Any]] = {}  # settings of `defaults` or `recipe` that a training of a minute wants otherwise
 
     def __init__(self, **config):
         unknown = sorted(set(config) - set(self.defaults))
@@ -356,9 +366,30 @@ class PretextTask:
         """New values of controls after strokes were painted on a panel that takes them, or cleared (no strokes)."""
         return {control.name: strokes for control in self.controls if control.kind == "brush"}
 
+    def guessing(self, batch: int) -> float | None:
+        """The loss of who guesses, in a batch of so many photos; None where that is no number known beforehand."""
+        return None
+
     def features(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """What is kept when the head is thrown away: (B, D), and a map (B, D, h, w) where there is one."""
         raise NotImplementedError
+
+
+_building = threading.Lock()  # PyTorch draws first weights from one source for the whole process
+
+
+@contextmanager
+def drawn_by(seed: int):
+    """Within this block first weights are drawn by the seed: always the same ones, whatever other threads draw."""
+    with _building, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def fresh(task: PretextTask, seed: int) -> nn.Module:
+    """A task's network as the seed draws it."""
+    with drawn_by(seed):
+        return task.build()
 
 
 def parse_controls(task: PretextTask | type[PretextTask], values: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .clips import ClipBatches, Clips
 from .data import Batches, Photos, centre, prefetch
-from .pretext import PretextTask, Recipe
+from .pretext import PretextTask, Recipe, fresh
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Snapshot:
     model: nn.Module  # the averaged weights
     done: bool = False
     alarm: str = ""  # a sentence where something goes wrong, such as collapse
+    guess: float | None = None  # the metric of who guesses, where that is measured on the same batch
 
     @property
     def images_per_second(self) -> float:
@@ -45,7 +46,8 @@ class Snapshot:
 
 def processes() -> PartialState:
     """This process, alone or among those of `accelerate launch` or `torchrun`, and its device: CUDA, else the processor."""
-    use_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") or not torch.cuda.is_available()
+    told = os.environ.get("SPACES_ZERO_GPU") or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
+    use_cpu = bool(told) or not torch.cuda.is_available()  # ZeroGPU lends its GPU for calls of seconds only
     return PartialState(cpu=use_cpu)  # without saying cpu, accelerate would leave processes on processors alone, each with all
 
 
@@ -107,9 +109,7 @@ def train(
     if recipe.batch % world:
         raise ValueError(f"The batch ({recipe.batch}) cannot be shared by {world} processes.")
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = task.build()
+    model = fresh(task, seed)
     if start_from is not None:
         model.load_state_dict(start_from.state_dict())
     elif resume is None:
@@ -179,11 +179,13 @@ def train(
             if finished or (time.monotonic() - spoke >= pause if due is None else due()):
                 watching = time.monotonic()
                 with torch.no_grad():
-                    metric = task.metrics(example, prediction)[task.card.watch or task.card.metric].mean().item()
+                    figures, (name, guess) = task.metrics(example, prediction), task.card.in_training
+                    metric = figures[name].mean().item()
+                    guess = figures[guess].mean().item() if guess in figures else None
                 # Some metrics are slow. Watching may take a twentieth of the time, no more.
                 pause = every and max(every, 20 * (time.monotonic() - watching))
                 snapshot = Snapshot(step, progress(), seconds, step * recipe.batch, total / since, metric, numbers,
-                                    average, finished, task.alarm(numbers))
+                                    average, finished, task.alarm(numbers), guess)
                 if log is not None and rank == 0:
                     _append(log, snapshot)
                 yield snapshot

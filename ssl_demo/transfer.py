@@ -32,7 +32,7 @@ from .data import Photos, centre
 from .finetuning import Classify, steps_for, teach
 from .inference import pick_device
 from .labelled import Labelled, load_labelled
-from .pretext import all_tasks
+from .pretext import all_tasks, fresh
 from .training import precision
 
 PROTOCOLS = ("knn", "linear", "finetune")
@@ -120,9 +120,7 @@ class Encoder:
         """The network to begin with: trained as it is, or drawn by the seed."""
         if self.network is not None:
             return self.network
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self.task.build().eval()
+        return fresh(self.task, seed).eval()
 
     def frozen(self, seed: int) -> Frozen:
         """The network whose features are asked, of those that need no labels."""

@@ -21,8 +21,11 @@ def back(query):
 def test_a_link_leads_back(name):
     task = all_tasks()[name]
     assert links.query(task, COFFEE, 0, "trained", {}) == f"?task={name}&photo=coffee", "what is as at first is not written"
-    changed = {c.name: {"slider": c.minimum, "choice": c.choices[-1:], "toggle": not c.default}.get(c.kind) for c in task.controls}
-    changed = {key: value[0] if isinstance(value, tuple) else value for key, value in changed.items() if value is not None}
+    changed = {}
+    for control in task.controls:
+        if control.kind in ("slider", "choice", "toggle"):
+            values = {"slider": control.minimum, "choice": (*control.choices, "")[-2], "toggle": control.default is not True}
+            changed[control.name] = values[control.kind]
     place = back(links.query(task, COFFEE, 7, "untrained", changed))
     assert (place.task, place.photo, place.seed, place.network) == (name, "coffee", 7, "untrained")
     assert parse_controls(task, place.controls) == parse_controls(task, changed)

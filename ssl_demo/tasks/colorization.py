@@ -80,6 +80,7 @@ class Colorization(PretextTask):
     defaults = {"size": 96, "width": 48, "depths": [2, 2, 2], "decoder_width": 96, "rebalance": True, "uniform": 0.5,
                 "answer_uniform": 0.6}
     recipe = Recipe(batch=32, lr=2e-3, crop=(0.4, 1.0))
+    knobs = (Control("rebalance", "Rare colours count more", "toggle", True, "Off: paler."),)
 
     def build(self) -> nn.Module:
         return Colorizer(self.config["width"], self.config["depths"], self.config["decoder_width"])

@@ -58,6 +58,7 @@ class CPC(PretextTask):
     defaults = {"size": 96, "cell": 32, "stride": 16, "patch": 24, "width": 64, "depths": [1, 2], "features": 256,
                 "embedding": 128, "skip": 1, "temperature": 0.1, "jitter": 1.0}  # jitter: of colours; skip: rows that overlap
     recipe = Recipe(batch=64, lr=2e-3, crop=(0.4, 1.0))
+    knobs = (Control("temperature", "Temperature", "slider", 0.1, "Lower: surer.", minimum=0.02, maximum=1, step=0.02),)
 
     def __init__(self, **config):
         super().__init__(**config)
@@ -139,6 +140,9 @@ class CPC(PretextTask):
 
     def alarm(self, numbers: dict[str, float]) -> str:
         return contrastive.collapse_alarm(numbers["feature_spread"])
+
+    def guessing(self, batch: int) -> float:
+        return math.log(batch * self.side**2)
 
     def metrics(self, example: Example, prediction: Prediction) -> dict[str, Tensor]:
         similarity, right, k = self._compare(prediction)

@@ -79,6 +79,11 @@ class DINO(PretextTask):
                 "depth": 3, "heads": 4, "hidden": 512, "bottleneck": 32, "prototypes": 1024, "momentum": 0.99,
                 "teacher_temperature": TEACHER, "student_temperature": STUDENT, "centring": True}
     recipe = Recipe(batch=64, lr=1.5e-3, crop=(1.0, 1.0), clip=3.0, warmup=0.1, ema=0.99)
+    knobs = (
+        Control("momentum", "Momentum", "slider", 0.99, "Of the teacher.", minimum=0.9, maximum=0.999, step=0.001),
+        Control("teacher_temperature", "Teacher", "slider", TEACHER, "Its temperature.", minimum=0.02, maximum=0.3, step=0.01),
+        Control("centring", "Centring", "toggle", True, "Off: it may collapse."),
+    )
 
     def __init__(self, **config):
         super().__init__(**config)

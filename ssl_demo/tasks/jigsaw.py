@@ -23,6 +23,7 @@ as encoding shuffled ones: each photo is encoded once, and asked about in four o
 
 import functools
 import itertools
+import math
 
 import numpy as np
 import torch
@@ -172,6 +173,9 @@ class Jigsaw(PretextTask):
 
     def loss(self, example: Example, prediction: Prediction) -> tuple[Tensor, dict[str, float]]:
         return F.cross_entropy(prediction["logits"].float().flatten(0, 1), example["targets"].flatten()), {}
+
+    def guessing(self, batch: int) -> float:
+        return math.log(self.config["permutations"])
 
     def metrics(self, example: Example, prediction: Prediction) -> dict[str, Tensor]:
         answers = prediction["logits"].argmax(dim=2)  # (B, M)

@@ -110,13 +110,20 @@ class MAE(PretextTask):
         Control("patches", "Hidden by hand", "patches", "", "Numbers of the hidden patches in reading order, for “by hand”."),
     )
     defaults = {"size": 96, "patch": 8, "width": 160, "depth": 6, "heads": 5, "decoder_width": 128, "decoder_depth": 2,
-                "norm_pix": False, "loss_on": "hidden"}
+                "norm_pix": False, "loss_on": "hidden", "mask_ratio": 75}
     recipe = Recipe(batch=32, lr=2e-3, crop=(0.4, 1.0))
+    quick = {"lr": 5e-3, "crop": (0.8, 1.0), "flip": False}  # of few photos all is learned by heart, given whole and upright
+    knobs = (
+        Control("mask_ratio", "Hidden (%)", "slider", 75, "The paper hides 75.", minimum=10, maximum=95, step=5),
+        Control("loss_on", "Judged on", "choice", "hidden", "The paper: hidden patches.", choices=("hidden", "all")),
+    )
 
     def __init__(self, **config):
         super().__init__(**config)
         if self.config["loss_on"] not in ("hidden", "all"):
             raise ValueError("“loss_on” must be hidden or all.")
+        if not 0 < self.config["mask_ratio"] < 100:
+            raise ValueError("“mask_ratio” must be between 0 and 100, in per cent.")
 
     def build(self) -> nn.Module:
         names = ("size", "patch", "width", "depth", "heads", "decoder_width", "decoder_depth")
@@ -140,6 +147,12 @@ class MAE(PretextTask):
         targets = patchify(images, self.config["patch"])  # (B, N, P)
         inputs = targets.gather(1, visible[:, :, None].expand(-1, -1, targets.shape[2]))  # (B, V, P): all the network gets
         return {"inputs": inputs, "visible": visible, "targets": targets, "hidden": hidden}
+
+    def training_example(self, images: Tensor, rng: torch.Generator) -> Example:
+        return self.example(images, rng, self.config["mask_ratio"])
+
+    def evaluation_example(self, images: Tensor, rng: torch.Generator) -> Example:
+        return self.example(images, rng)  # one score for all, whatever they were trained on
 
     def predict(self, model: nn.Module, example: Example) -> Prediction:
         encoded = model.encode(example["inputs"], example["visible"])

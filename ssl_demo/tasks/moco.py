@@ -118,6 +118,10 @@ class MoCo(PretextTask):
     defaults = {"size": 96, "view": 64, "width": 48, "depths": [2, 2, 2], "features": 128, "queue": 2048, "momentum": 0.99,
                 "temperature": 0.2}
     recipe = Recipe(batch=128, lr=2e-3, crop=(1.0, 1.0), flip=False)
+    knobs = (
+        Control("momentum", "Momentum", "slider", 0.99, "Of the follower.", minimum=0, maximum=0.999, step=0.001),
+        Control("temperature", "Temperature", "slider", 0.2, "Low: only near keys count.", minimum=0.05, maximum=1, step=0.05),
+    )
     gathered = ("queries", "keys")
 
     def __init__(self, **config):
@@ -170,6 +174,9 @@ class MoCo(PretextTask):
 
     def alarm(self, numbers: dict[str, float]) -> str:
         return contrastive.collapse_alarm(numbers["feature_spread"])
+
+    def guessing(self, batch: int) -> float:
+        return math.log(batch + self.config["queue"])  # once the queue is full
 
     def metrics(self, example: Example, prediction: Prediction) -> dict[str, Tensor]:
         queries, keys = prediction["queries"].float(), prediction["keys"].float()

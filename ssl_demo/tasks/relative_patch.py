@@ -17,6 +17,8 @@ asked, 40 in all: a question more costs next to nothing. The score is that of th
 hardly any aberration: the guard costs little and gains little.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,6 +75,7 @@ class RelativePatch(PretextTask):
     )
     defaults = {"size": 144, "width": 48, "depths": [2, 2, 2], "patch": 32, "jitter": 2}
     recipe = Recipe(batch=32, lr=2e-3, crop=(0.8, 1.0), color=0.2)
+    knobs = (Control("jitter", "Patches moved by", "slider", 2, "Pixels, so that no line runs on.", maximum=7),)
 
     def input_size(self, centre: str = "", **controls) -> int:
         """A chosen centre gets a photo a quarter larger, or the grid of nine, nearly as large as the photo, could hardly move."""
@@ -107,6 +110,9 @@ class RelativePatch(PretextTask):
 
     def loss(self, example: Example, prediction: Prediction) -> tuple[Tensor, dict[str, float]]:
         return F.cross_entropy(prediction["logits"].float().flatten(0, 1), example["targets"].flatten()), {}
+
+    def guessing(self, batch: int) -> float:
+        return math.log(len(NAMES))
 
     def metrics(self, example: Example, prediction: Prediction) -> dict[str, Tensor]:
         correct = (prediction["logits"].argmax(dim=2) == example["targets"])[:, :8].float().mean(dim=1)  # the centre's pairs

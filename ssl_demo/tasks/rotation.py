@@ -15,6 +15,8 @@ Where we differ from the paper. A residual network of 1.6 million parameters ins
 27 thousand photos instead of ImageNet. As in the paper (section 3.2) all four turns of a photo are in the same batch.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -87,6 +89,9 @@ class Rotation(PretextTask):
 
     def loss(self, example: Example, prediction: Prediction) -> tuple[Tensor, dict[str, float]]:
         return F.cross_entropy(prediction["logits"].float(), example["targets"]), {}
+
+    def guessing(self, batch: int) -> float:
+        return math.log(len(ANGLES))
 
     def metrics(self, example: Example, prediction: Prediction) -> dict[str, Tensor]:
         correct = prediction["logits"].argmax(dim=1) == example["targets"]

@@ -88,14 +88,18 @@ class SimCLR(PretextTask):
         Control("grey", "Grey (%)", "slider", 20, "Of the views.", minimum=0, maximum=100),
         Control("blur", "Blurred (%)", "slider", 50, "Of the views.", minimum=0, maximum=100),
     )
-    defaults = {"size": 96, "view": 64, "width": 48, "depths": [2, 2, 2], "hidden": 512, "projection": 128}
+    defaults = {"size": 96, "view": 64, "width": 48, "depths": [2, 2, 2], "hidden": 512, "projection": 128,
+                "temperature": TEMPERATURE}
     recipe = Recipe(batch=128, lr=2e-3, crop=(1.0, 1.0), flip=False)
+    knobs = (Control("temperature", "Temperature", "slider", TEMPERATURE, "Low: near rivals count.", 0.05, 1, 0.05),)
     gathered = ("projections",)
 
     def __init__(self, **config):
         super().__init__(**config)
         if not 8 <= self.config["view"] <= self.config["size"]:
             raise ValueError("“view” must be from 8 to “size”.")
+        if self.config["temperature"] <= 0:
+            raise ValueError("“temperature” must be above 0.")
 
     def build(self) -> nn.Module:
         return ProjectedEncoder(*(self.config[name] for name in ("width", "depths", "hidden", "projection")))
@@ -112,6 +116,9 @@ class SimCLR(PretextTask):
                 "targets": torch.arange(B, device=images.device),  # whose views they are
                 "temperature": torch.full((B,), temperature, device=images.device)}
 
+    def training_example(self, images: Tensor, rng: torch.Generator) -> Example:
+        return self.example(images, rng, self.config["temperature"])
+
     def predict(self, model: nn.Module, example: Example) -> Prediction:
         features = model.encoder(example["inputs"].flatten(0, 1)).mean(dim=(2, 3))  # (2B, D)
         projections = F.normalize(model.head(features).float(), dim=1)
@@ -124,6 +131,9 @@ class SimCLR(PretextTask):
 
     def alarm(self, numbers: dict[str, float]) -> str:
         return contrastive.collapse_alarm(numbers["feature_spread"])
+
+    def guessing(self, batch: int) -> float:
+        return math.log(2 * batch - 1)
 
     def metrics(self, example: Example, prediction: Prediction) -> dict[str, Tensor]:
         projections = prediction["projections"]

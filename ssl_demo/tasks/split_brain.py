@@ -83,6 +83,7 @@ class SplitBrainAutoencoder(PretextTask):
     defaults = {"size": 96, "width": 32, "depths": [2, 2, 2], "decoder_width": 64, "levels": 50, "uniform": 0.5,
                 "answer_uniform": 0.6, "autoencoder": False}
     recipe = Recipe(batch=32, lr=2e-3, crop=(0.4, 1.0))
+    knobs = (Control("autoencoder", "Both halves see all", "toggle", False, "On: it may copy."),)
 
     def build(self) -> nn.Module:
         names = ("width", "depths", "decoder_width", "levels")

@@ -80,6 +80,7 @@ class VideoColor(PretextTask):
         chance="j_and_f_identity",
         input="video",
         watch="color_accuracy",
+        watched=("color_accuracy_identity", "Colours right"),
         baselines=(("j_and_f_identity", "mask of frame one kept"),),
     )
     controls = (
@@ -92,6 +93,7 @@ class VideoColor(PretextTask):
     defaults = {"size": 144, "width": 48, "depths": [2, 2], "features": 32, "clusters": 16, "radius": 4,
                 "temperature": 0.05, "best": 8}
     recipe = Recipe(batch=8, lr=1.5e-3, crop=(0.5, 1.0))
+    knobs = (Control("temperature", "Temperature", "slider", 0.05, "Low: copies from few places.", 0.02, 0.5, 0.01),)
 
     def build(self) -> nn.Module:
         return PointerNet(self.config["width"], self.config["depths"], self.config["features"], self.config["clusters"])

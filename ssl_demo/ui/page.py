@@ -3,10 +3,13 @@
 A room is an object with a `name` and a `title`; `inputs` and `shown`, components that its answer depends on and changes; and
 `answer(photo, *inputs)`, the values of `shown`, asked for when the room is opened and when a new photo comes while it is open.
 Where it `is_long`, it gives them one after the other, and gets the request first.
+One that connects events of its own has a method `listen`, called once, outside of all tabs; the names of its parameters say
+which parts of the page it wants.
 """
 
 import functools
 import html
+import inspect
 from pathlib import Path
 
 import gradio as gr
@@ -21,6 +24,7 @@ from ..video import LIMITS, Clip
 from . import links, toasts
 from .clip_input import ClipInput
 from .company_input import CompanyInput, company_html
+from .lab_room import TrainingLab
 from .overview_room import OverviewRoom
 from .panels import data_url
 from .photo_input import PhotoInput
@@ -30,7 +34,7 @@ CSS = Path(__file__).with_name("style.css")
 THEME = gr.themes.Base(primary_hue="blue", neutral_hue="stone", radius_size="sm", text_size="md",
                        font=["system-ui", "Segoe UI", "Helvetica Neue", "sans-serif"],
                        font_mono=["ui-monospace", "Consolas", "monospace"])
-METHODS, ROOMS = "methods", ()
+METHODS, ROOMS = "methods", (TrainingLab,)
 SEVERAL = {**LONG, "concurrency_id": "rooms", "concurrency_limit": 2}
 # What a visitor brings goes through the queue, which carries toasts, but never waits for somebody's long clip.
 NEWS = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "news", "concurrency_limit": 4,
@@ -89,6 +93,11 @@ def build(run=run) -> gr.Blocks:
                     with gr.Tab(make.title, id=make.name, elem_id=f"room-{make.name}") as opened[make.name]:
                         rooms[make.name] = make()
 
+        parts = {"demo": demo, "photo": photo, "upload": upload, "moving": moving, "company": company, "own": own,
+                 "current": current, "tabs": tabs}  # fmt: skip
+        for room in rooms.values():
+            if hasattr(room, "listen"):
+                room.listen(**{name: parts[name] for name in inspect.signature(room.listen).parameters})
         asked = [*tabs.values(), *rooms.values()]
         everything = {photo, moving, current, company, own, *(component for one in asked for component in one.inputs)}
         stories = [*(tab.story for tab in tabs.values()), *(output for room in rooms.values() for output in room.shown)]
@@ -176,6 +185,7 @@ def build(run=run) -> gr.Blocks:
             opened[name].select(tab.answer_slowly, [moving, *tab.inputs], tab.shown, **LONG)
             for event in (taken, picked, brought, back):
                 tab.follow(event, current, moving)
+
         def follow_link(request: gr.Request) -> dict:
             """What stands in the address, on the page. A link that leads nowhere is named, and the page opens as ever."""
             try:

@@ -84,9 +84,9 @@ def matrix_html(matrix: Matrix, told: str) -> str:
             f'<output class="says">{matrix.what}: {matrix.low:.2g} pale, {matrix.high:.2g} dark</output>')
 
 
-def chart_html(chart: Chart, told: str) -> str:
-    """Curves as an SVG whose letters are as large as the captions'."""
-    width, height, left, top, bottom, right = 300, 200, 36, 22, 34, 10
+def chart_html(chart: Chart, told: str, height: int = 200, legend: bool | None = None) -> str:
+    """Curves as an SVG, 300 units wide, whose letters are as large as the captions'. legend: unless told, of several curves."""
+    width, left, top, bottom, right = 300, 36, 22, 34, 10
     (low, high), (first, last) = limits(chart), (chart.x[0], chart.x[-1])
 
     def across(x: float) -> float:
@@ -115,8 +115,8 @@ def chart_html(chart: Chart, told: str) -> str:
         points = " ".join(f"{across(x)},{up(y)}" for x, y in zip(chart.x, line.y) if math.isfinite(y))
         drawn.append(f'<polyline class="line-{number}" points="{points}"/>')
     names = "".join(f'<li class="line-{number}">{html.escape(line.label)}</li>' for number, line in enumerate(chart.lines))
-    legend = f'<ul class="legend">{names}</ul>' if len(chart.lines) > 1 else ""
-    return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{told}">{"".join(drawn)}</svg>{legend}'
+    below = f'<ul class="legend">{names}</ul>' if (len(chart.lines) > 1 if legend is None else legend) else ""
+    return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{told}">{"".join(drawn)}</svg>{below}'
 
 
 def data_url(image: np.ndarray, longest: int = 640) -> str:

@@ -1,0 +1,193 @@
+"""What the training lab shows, as HTML: how a run stands, its curves, the method's panels as it learns, runs side by side.
+
+Strings out; no events. All of it is drawn anew several times a second, in places whose height the style sheet keeps.
+"""
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from ..images import limit
+from ..live import View
+from ..pretext import Card, Chart, Line, Panel, all_tasks
+from .panels import chart_html, panel_html
+from .story import STEPS
+
+WORDS = {"waiting": "Waiting", "running": "Learning", "paused": "Paused", "finished": "Finished", "stopped": "Stopped",
+         "failed": "Broken off"}
+LIVE = 256  # pixels of a panel's longest side while it changes every second
+RECENT = 8  # looks that a curve's bold line and the figures are means of
+TIGHT, TIGHTER = 150, 112  # units that one of two charts is high, and one of three
+BOLD = f'<p class="note">Bold, and in figures: the mean of the last {RECENT} looks.</p>'
+
+
+def plan_html(sentence: str, card: Card) -> str:
+    """What Start will do. The style sheet shows the box for clips where the method is about them."""
+    marker = '<i class="takes-video" hidden></i>' if card.input == "video" else ""
+    return f'<p class="lab-plan">{html.escape(sentence)}{marker}</p>'
+
+
+def is_share(view: View) -> bool:
+    """Whether the run's metric is shown as per cent."""
+    return "accuracy" in all_tasks()[view.task_name].card.in_training[0]
+
+
+def guess(view: View) -> str:
+    """What people call the metric's chance."""
+    card = all_tasks()[view.task_name].card
+    return dict(card.baselines).get(card.in_training[1], "chance")
+
+
+def show(view: View, value: float | None) -> str:
+    """A metric as a person reads it."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.0%}" if is_share(view) else f"{value:.3g}"
+
+
+def status_html(view: View | None, doing: str = "", classes: int = 0) -> str:
+    """How a run stands: in words, as a bar, in figures. doing: said instead. classes: how many neighbours tell apart."""
+    if view is None or doing:
+        figures = figure("Loss") + figure("Metric") + figure("Images a second") + figure("Time left")
+        says = html.escape(doing) or "Nothing runs yet. Choose a method and press Start: you will see it learn on your photo."
+        return f'<div class="lab-status"><p class="lab-says">{says}</p>{track(0)}<dl class="figures">{figures}</dl></div>'
+    loss, metric = (smooth([getattr(point, name) for point in view.points[-RECENT:]])[-1] if view.points else None
+                    for name in ("loss", "metric"))
+    where = f"place {view.place + 1} in line" if view.state == "waiting" else f"step {view.step:,}"
+    trouble = view.error or view.alarm
+    says = (f'<b class="state-{view.state}">{WORDS[view.state]}</b> {html.escape(f"{view.name}, on {view.data_name}: {where}.")}'
+            + (f' <span class="alarm">{html.escape(trouble)}</span>' if trouble else ""))
+    level = view.loss_level
+    figures = figure("Loss", "" if loss is None else f"{loss:.3g}", f"{level[0]}: {level[1]:.3g}" if level else "")
+    figures += figure(view.metric_label, show(view, metric),
+                      f"{guess(view)}: {show(view, view.metric_chance)}" if view.metric_chance is not None else "")
+    if classes:
+        figures += figure("Classes told by neighbours", f"{view.probe[-1][1]:.0%}" if view.probe else "",
+                          f"chance: {1 / classes:.0%}")
+    figures += figure("Images a second", f"{view.images_per_second:,.0f}" if view.images_per_second else "")
+    over = view.state in ("finished", "stopped", "failed")
+    left = figure("Time", f"{view.seconds:.0f} s") if over else figure("Time left", f"{max(0, view.seconds_left):.0f} s")
+    share = 1.0 if view.state == "finished" else min(1.0, view.seconds / view.budget) if view.budget else 0.0
+    return (f'<div class="lab-status" data-state="{view.state}" data-step="{view.step}">'
+            f'<p class="lab-says" role="status">{says}</p>{track(share)}<dl class="figures">{figures}{left}</dl></div>')
+
+
+def figure(label: str, text: str = "", note: str = "") -> str:
+    """One figure; a dash where there is none yet, so that the line is as high."""
+    return f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(text) or '–'} <small>{html.escape(note)}</small></dd></div>"
+
+
+def track(share: float) -> str:
+    return f'<div class="track"><div class="fill" style="width:{share:.1%}"></div></div>'
+
+
+def charts_html(view: View | None, classes: int = 0) -> str:
+    """The loss with the level of who guesses, the metric with its chance, and the classes told where there are some.
+
+    They are as wide as the whole time from the start, and fill as it goes.
+    """
+    if view is None:
+        return f'<div class="lab-charts">{blank("Loss", TIGHT)}{blank("How well it does", TIGHT)}{BOLD}</div>'
+    height = TIGHT if not classes else TIGHTER
+    times, scale = [point.seconds for point in view.points], 100 if is_share(view) else 1
+    metric = f"{view.metric_label}{' (%)' if scale == 100 else ''}"
+    drawn = curve(view, "Loss", times, [point.loss for point in view.points], view.loss_level, height)
+    chance = None if view.metric_chance is None else (guess(view), scale * view.metric_chance)
+    drawn += curve(view, metric, times, [scale * point.metric for point in view.points], chance, height)
+    if classes:
+        at = {point.step: point.seconds for point in view.points}
+        when = [at.get(step, step * view.seconds / max(1, view.step)) for step, _ in view.probe]
+        shares = [100 * share for _, share in view.probe]
+        drawn += curve(view, "Classes told by neighbours (%)", when, shares, ("chance", 100 / classes), height, 1)
+    return f'<div class="lab-charts">{drawn}{BOLD}</div>'
+
+
+def curve(view: View, label: str, times: Sequence[float], values: Sequence[float], level: tuple[str, float] | None, height: int,
+          looks: int = RECENT) -> str:
+    """One curve over the seconds of the run, or its frame as long as there is nothing to draw. looks: that it is a mean of."""
+    if not any(map(math.isfinite, values)):
+        return blank(label, height)
+    if len(values) == 1:  # a line needs two points to be seen
+        times, values = [times[0], times[0] + 0.01], [*values, *values]
+    end = max(view.budget if view.state in ("waiting", "running", "paused") else 0.0, *times, 1e-3)
+    lines = tuple(Line(label, (math.nan, *ys, math.nan)) for ys in (values, smooth(values, looks)))
+    chart = Chart((0.0, *times, end), lines, "seconds", label, level=level)
+    return chart_html(chart, f"{html.escape(label)} over {end:.0f} seconds, last {values[-1]:.3g}", height, legend=False)
+
+
+def smooth(values: Sequence[float], looks: int = RECENT) -> list[float]:
+    """The mean of each value and the few before it: a batch is small, and tells much by chance."""
+    return [sum(values[max(0, at - looks + 1) : at + 1]) / min(at + 1, looks) for at in range(len(values))]
+
+
+def blank(label: str, height: int) -> str:
+    """The frame of a chart without a curve."""
+    grid = "".join(f'<line class="grid" x1="36" x2="290" y1="{y}" y2="{y}"/>' for y in (34, height / 2, height - 34))
+    return (f'<svg class="chart" viewBox="0 0 300 {height}" role="img" aria-label="{html.escape(label)}: nothing yet">'
+            f'<text x="2" y="12">{html.escape(label)}</text>{grid}</svg>')
+
+
+def panels_html(panels: Sequence[Panel], card: Card, said: str, moving: bool = True) -> str:
+    """The method's panels in its four steps, small. moving: clips stand still, since they would begin anew every second."""
+    columns, drawn = [], {stage: "" for stage in STEPS}
+    for panel in panels:
+        drawn[panel.stage] += panel_html(quiet(panel, moving)).replace("<img ", '<img decoding="sync" ')
+    for number, (stage, heading) in enumerate(STEPS.items(), start=1):
+        heading = "Clip" if stage == "photo" and card.input == "video" else heading
+        columns.append(f'<section class="step step-{stage}"><h3><span>{number}</span>{heading}</h3>{drawn[stage]}</section>')
+    return f'<div class="story lab-story"><p class="lab-said">{html.escape(said)}</p>{"".join(columns)}</div>'
+
+
+def quiet(panel: Panel, moving: bool) -> Panel:
+    """A panel to be watched: nothing to click, and small while it is replaced every second."""
+    panel = replace(panel, click="", brush="")
+    if panel.video is not None and moving:
+        panel = replace(panel, video=None, image=np.ascontiguousarray(panel.video[len(panel.video) // 2]))
+    if panel.image is not None and max(panel.image.shape) > LIVE:
+        panel = replace(panel, image=np.asarray(limit(Image.fromarray(panel.image), LIVE)))
+    return panel
+
+
+def compared_html(views: Sequence[View], what: str, over: str) -> str:
+    """Several runs on one chart. what: "loss" or "metric"; over: "steps" or "seconds".
+
+    Losses of different methods are drawn as shares of what guessing costs, or the start where that is not known; of metrics, only
+    those that are the last run's.
+    """
+    views = [view for view in views if view.points]
+    if not views:
+        return '<p class="note">Runs of this visit will stand here side by side, the last five.</p>'
+    last, left_out = views[-1], []
+    if what == "metric":
+        left_out = [view.name for view in views if view.metric_label != last.metric_label]
+        views = [view for view in views if view.metric_label == last.metric_label]
+    mixed = what == "loss" and len({view.task_name for view in views}) > 1
+    scale = 100 if what == "metric" and is_share(last) else 1
+
+    def curve(view: View) -> dict[float, float]:
+        """The run's curve, as bold as in its own chart: y by x."""
+        unit = view.loss_level[1] if mixed and view.loss_level else 1 / scale
+        values = smooth([getattr(point, what) / (unit or 1.0) for point in view.points])
+        return {float(point.step) if over == "steps" else point.seconds: y for point, y in zip(view.points, values)}
+
+    curves = [curve(view) for view in views]
+    x = tuple(sorted({0.0}.union(*curves)))
+    x = x if len(x) > 1 else (0.0, 1.0)
+    lines = tuple(Line(view.name, tuple(known.get(at, math.nan) for at in x)) for view, known in zip(views, curves))
+    if what == "metric":
+        label = f"{last.metric_label}{' (%)' if scale == 100 else ''}"
+        level = None if last.metric_chance is None else (guess(last), scale * last.metric_chance)
+    else:
+        label = "Loss; 1 is guessing, or the start" if mixed else "Loss"
+        level = ("", 1.0) if mixed else last.loss_level
+    if not any(math.isfinite(y) for line in lines for y in line.y):
+        return '<p class="note">There is nothing to draw yet.</p>'
+    note = f'<p class="note">Not drawn, as they are judged otherwise: {html.escape(", ".join(left_out))}.</p>' if left_out else ""
+    names = html.escape(", ".join(view.name for view in views))
+    chart = chart_html(Chart(x, lines, over, label, level=level), f"{html.escape(label)} of {names}", TIGHT, legend=True)
+    return f'<div class="lab-compared">{chart}{note}</div>'
+

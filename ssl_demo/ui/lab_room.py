@@ -1,0 +1,311 @@
+"""The training lab: choose a method and data, press Start, and watch it learn on your photo."""
+
+import html
+from collections.abc import Iterator
+
+import gradio as gr
+from gradio.context import LocalContext
+from gradio.data_classes import FileData
+from gradio.processing_utils import save_bytes_to_cache
+from PIL import Image
+
+from .. import inference, live
+from ..checkpoints import UNTRAINED, bundled
+from ..live_plan import SCRATCH
+from ..pretext import all_tasks
+from ..video import Clip
+from . import lab_api, toasts
+from . import lab_drawing as drawing
+from . import lab_visits as visits
+from .company_input import company_html
+from .lab_api import AT_ONCE, Brought
+from .lab_visits import BUNDLED, EXAMPLE, OVER, PHOTOS
+from .photo_input import uploaded
+from .task_tab import QUICK, component
+
+TICK = 0.3  # seconds between two looks at a run: a busy machine drops some, and twice a second is promised
+SHORTEST = 30  # seconds on the page; programs may ask for less
+LIVELY = {**QUICK, "trigger_mode": "once"}  # a look that comes while another is on its way is left out: nothing piles up
+
+
+class TrainingLab:
+    """The room's components, made where it is constructed: inside a `gr.Tab`. A visit has one training at a time."""
+
+    name, title = "lab", "Training lab"
+
+    def __init__(self):
+        tasks, first = all_tasks(), visits.first_method()
+        self.most = visits.lab().most_seconds
+        with gr.Row(elem_classes="controls lab-set", equal_height=True):
+            self.method = gr.Dropdown([(task.card.title, name) for name, task in tasks.items()], value=first, label="Method",
+                                      info="What is predicted.", elem_id="lab-method", min_width=150)
+            self.data = gr.Dropdown(visits.sources(tasks[first].card), value=EXAMPLE, label="Learn from",
+                                    info="One photo is enough: many crops of it.", elem_id="lab-data", min_width=150)
+            self.seconds = gr.Slider(min(SHORTEST, self.most), self.most, min(60, self.most), step=1, label="Time (s)",
+                                     info=f"At most {self.most:g} here.", elem_id="lab-seconds", min_width=150, buttons=[])
+            self.go = gr.Button("Start", variant="primary", elem_id="lab-start", min_width=150, scale=0)
+        with gr.Row(visible=False, elem_classes="lab-photos") as self.photos_row:
+            self.add = Brought("Add photos", size="sm", elem_id="lab-add", min_width=110, scale=0)
+            self.clear = gr.Button("Clear", size="sm", elem_id="lab-clear", min_width=80, scale=0)
+            self.joined = gr.HTML(self.photos_html([]), elem_id="lab-photos")
+        with gr.Row(elem_classes="lab-go"):
+            self.plan = gr.HTML(drawing.plan_html(visits.sentence(first, EXAMPLE, min(60, self.most), SCRATCH, "small", []),
+                                                  tasks[first].card), elem_id="lab-plan")
+            self.hold = gr.Button("Pause", size="sm", interactive=False, elem_id="lab-pause", min_width=90, scale=0)
+            self.step = gr.Button("One step", size="sm", interactive=False, elem_id="lab-step", min_width=90, scale=0)
+            self.end = gr.Button("Stop", size="sm", interactive=False, elem_id="lab-stop", min_width=90, scale=0)
+        with gr.Accordion("Settings: start, size, learning rate, the method’s own", open=False, elem_id="lab-settings"):
+            with gr.Row(elem_classes="controls", equal_height=True):
+                self.begin = gr.Radio([("From scratch", SCRATCH), ("From the bundled weights", BUNDLED)], value=SCRATCH,
+                                      label="Start", info="Bundled: it knows most of it already.", elem_id="lab-from")
+                self.size = gr.Radio([(label, name) for name, label in visits.SIZES.items()], value="small", label="Size",
+                                     info="Larger learns more, and slower.", elem_id="lab-size")
+                self.called = gr.Textbox("", label="Name", info="Of this run.", placeholder="the method’s", max_length=36,
+                                         elem_id="lab-name", min_width=140)
+            self.knobs, self.rows = {}, {}
+            for name in tasks:
+                with gr.Row(elem_classes="controls", equal_height=True, visible=name == first) as self.rows[name]:
+                    self.knobs[name] = {control.name: component(control, f"lab-{name}") for control in live.knobs(name)}
+        self.status = gr.HTML(drawing.status_html(None), elem_id="lab-status")
+        with gr.Row(elem_classes="lab-live"):
+            with gr.Column(scale=0, min_width=300, elem_classes="lab-left"):
+                self.charts = gr.HTML(drawing.charts_html(None), elem_id="lab-charts")
+                self.which = gr.Dropdown([], label="Runs of this visit", elem_id="lab-run", min_width=200)
+                small, bare = {"size": "sm", "min_width": 90}, {"show_label": False, "container": False}
+                with gr.Row(elem_classes="lab-keep"):
+                    self.use = gr.Button("Use in its tab", interactive=False, elem_id="lab-use", **small)
+                    self.download = gr.Button("Download", interactive=False, elem_id="lab-download", **small)
+                    self.bring = gr.UploadButton("Bring weights", file_count="single", elem_id="lab-bring", **small)
+            with gr.Column(scale=1, min_width=300):
+                self.panels = gr.HTML(drawing.panels_html([], tasks[first].card, ""), elem_id="lab-panels")
+                with gr.Row(elem_classes="lab-choose"):
+                    gr.HTML("<p class='heading'>Runs side by side</p>")
+                    self.what = gr.Radio([("Loss", "loss"), ("Metric", "metric")], value="loss", elem_id="lab-what", **bare)
+                    self.over = gr.Radio([("by steps", "steps"), ("by seconds", "seconds")], value="steps", elem_id="lab-over",
+                                         **bare)
+                self.compared = gr.HTML(drawing.compared_html([], "loss", "steps"), elem_id="lab-compared")
+
+    @staticmethod
+    def photos_html(photos: list[Image.Image]) -> str:
+        return company_html(photos) if photos else "<p class='note'>Add one photo or many; nothing is kept after your visit.</p>"
+
+    @property
+    def inputs(self) -> list:
+        """What the room shows depends on, apart from the photo."""
+        return [self.method, self.begin, self.which, self.what, self.over]
+
+    @property
+    def shown(self) -> list:
+        """What a look at the room changes."""
+        return [self.status, self.charts, self.panels, self.go, self.hold, self.step, self.end, self.which, self.use,
+                self.download, self.compared, self.timer, self.seen]
+
+    def answer(self, photo: Image.Image, method: str, begin: str, which: str | None, what: str, over: str) -> list:
+        """All that the room shows: how the chosen run stands, or, before the first, what the network answers without training."""
+        owner = LocalContext.request.get().session_hash
+        drawn = self.draw(owner, which, what, over)
+        if not visits.lab().runs(owner):
+            drawn[self.panels] = self.before(photo, method, begin, " Press Start and watch this change.")
+        return [drawn.get(one, gr.skip()) for one in self.shown]
+
+    def before(self, photo: Image.Image | Clip, method: str, begin: str, then: str = "") -> str:
+        """The panels of a network that has not been trained here, and what is `then` to do.
+
+        Clips would take seconds: their panels wait for Start.
+        """
+        card = all_tasks()[method].card
+        if card.input == "video":
+            return drawing.panels_html([], card, "You will see it learn here, on your clip or a camera’s move over your photo.")
+        weights, said = (UNTRAINED, "Before: an untrained network guesses.") if begin == SCRATCH or not bundled(method) else (
+            None, "Before: what the bundled weights know.")
+        return drawing.panels_html(inference.load(method, weights).run(photo).panels, card, said + then)
+
+    def draw(self, owner: str, which: str | None, what: str, over: str, seen: tuple = ()) -> dict:
+        """What is new of a run since `seen`: of the chosen one, else of the visit's newest."""
+        runs = visits.lab().runs(owner)
+        run = next((run for run in runs if run.id == which), runs[-1] if runs else None)
+        if run is None:
+            return self.at_rest()
+        view = run.view()
+        now = (view.id, view.state, view.step, view.place, view.panels_step if view.panels else -1)
+        if now == seen:
+            return {self.seen: seen}
+        classes = len(run.plan.labelled.classes) if run.plan.labelled is not None else 0
+        changes = {self.seen: now, self.status: drawing.status_html(view, classes=classes),
+                   self.charts: drawing.charts_html(view, classes)}
+        going, over_now = [run for run in runs if run.view().state not in OVER], view.state in OVER
+        if now[4] != (seen or [None])[-1] or seen[0] != view.id or over_now:
+            card = all_tasks()[view.task_name].card
+            said = f"After step {view.panels_step:,}."
+            changes[self.panels] = (drawing.panels_html(view.panels, card, said, moving=not over_now) if view.panels
+                                    else self.before(run.plan.photo, view.task_name, run.plan.start))
+        if seen[:2] != now[:2]:
+            kept, at_work = view.weights is not None, view.state in ("running", "paused")
+            views = [one.view() for one in runs]
+            changes |= {
+                self.go: gr.update(interactive=not going), self.end: gr.update(interactive=not over_now),
+                self.hold: gr.update(value="Go on" if view.state == "paused" else "Pause", interactive=at_work),
+                self.step: gr.update(interactive=at_work),
+                self.which: gr.update(choices=[(self.named(one), one.id) for one in views], value=view.id),
+                self.use: gr.update(interactive=kept), self.download: gr.update(interactive=kept),
+                self.compared: drawing.compared_html(views, what, over), self.timer: gr.Timer(active=bool(going)),
+            }  # fmt: skip
+        return changes
+
+    @staticmethod
+    def named(view: live.View) -> str:
+        return f"{view.name} · {drawing.WORDS[view.state].lower()}"
+
+    def at_rest(self) -> dict:
+        """Where nothing has run yet."""
+        off = gr.update(interactive=False)
+        return {self.status: drawing.status_html(None), self.charts: drawing.charts_html(None), self.step: off, self.end: off,
+                self.go: gr.update(interactive=True), self.hold: gr.update(value="Pause", interactive=False), self.use: off,
+                self.download: off, self.which: gr.update(choices=[], value=None),
+                self.timer: gr.Timer(active=False), self.seen: ()}
+
+    def listen(self, demo: gr.Blocks, photo: gr.State, moving: gr.State, company: gr.State, own: gr.State, current: gr.Textbox,
+               tabs: dict) -> None:
+        """Connects the room: its knobs, its clock, its endpoints. Outside of all tabs: what nobody sees sleeps in a closed one.
+
+        photo, moving, company, own: of the visit; current: the name of what is open; tabs: the methods' tabs by name.
+        """
+        self.timer, self.seen, self.brought = gr.Timer(TICK, active=False), gr.State(()), gr.State([])
+        self.goto = gr.Textbox(visible="hidden", elem_id="lab-goto")
+        self.zip = gr.DownloadButton(visible="hidden", elem_id="lab-zip")
+        told = [self.method, self.data, self.seconds, self.begin, self.size, self.brought]
+
+        def choose(method, data, *rest):
+            """Another method has other data and knobs."""
+            sources = visits.sources(all_tasks()[method].card)
+            data = data if data in [key for _, key in sources] else EXAMPLE
+            rows = [gr.update(visible=name == method) for name in self.rows]
+            return [gr.update(choices=sources, value=data), *rows, *say(method, data, *rest)]
+
+        def say(method, data, seconds, begin, size, brought):
+            """What Start would do now."""
+            text = visits.sentence(method, data, seconds or 0, begin, size, brought)
+            return [drawing.plan_html(text, all_tasks()[method].card), gr.update(visible=data == PHOTOS),
+                    gr.update(interactive=begin == SCRATCH)]
+
+        def look_before(photo, method, begin, request: gr.Request):
+            if visits.lab().runs(request.session_hash):
+                return gr.skip()
+            return self.before(photo, method, begin, " Press Start and watch this change.")
+
+        self.method.input(choose, told, [self.data, *self.rows.values(), self.plan, self.photos_row, self.size], **QUICK)
+        gr.on([one.input for one in (self.data, self.seconds, self.begin, self.size)], say, told,
+              [self.plan, self.photos_row, self.size], **QUICK)
+        gr.on([self.method.input, self.begin.input], look_before, [photo, self.method, self.begin], self.panels, **QUICK)
+        gr.on([self.which.input, self.what.input, self.over.input], self.answer, [photo, *self.inputs], self.shown, **QUICK)
+        self.take_photos(told, say)
+        self.run_it(demo, photo, moving, company, current)
+        self.keep_it(own, tabs)
+        lab_api.offer(photo, moving, company)
+
+    def take_photos(self, told: list, say) -> None:
+        """Photos to learn from join and leave; the sentence counts them."""
+        def taken(payload, brought, *values) -> list:
+            brought = [] if payload is None else self.add.join(payload, brought, visits.MOST_PHOTOS)
+            return [None, brought, self.photos_html(brought), say(*values[:-1], brought)[0]]
+
+        news, shown = [self.add, self.brought, *told], [self.add, self.brought, self.joined, self.plan]
+        self.add.upload(taken, news, shown, **{**QUICK, "queue": True, "concurrency_id": "news", "trigger_mode": "multiple"})
+        self.clear.click(lambda _, *values: taken(None, *values), news, shown, **QUICK)
+
+    def run_it(self, demo, photo, moving, company, current) -> None:
+        """Start, pause, one step, stop; the clock; and the same for programs."""
+        knobs = {(name, knob): one for name, known in self.knobs.items() for knob, one in known.items()}
+        asked = [self.method, self.data, self.seconds, self.begin, self.size, self.called, self.what, self.over]
+
+        def start(request: gr.Request, values: dict) -> Iterator[dict]:
+            """A run begins; sets that must be fetched first take a while."""
+            if any(run.view().state not in OVER for run in visits.lab().runs(request.session_hash)):
+                raise toasts.error("One training of yours is going already; stop it, or wait for its end.")
+            yield {self.status: drawing.status_html(None, "Getting ready…"), self.go: gr.update(interactive=False)}
+            name = values[self.method]
+            try:
+                run = visits.start(
+                    request.session_hash, name, values[self.data], seconds=values[self.seconds], size=values[self.size],
+                    start_from=values[self.begin], called=values[self.called], seed=0, photo=values[photo], moving=values[moving],
+                    knobs={knob: values[one] for (task, knob), one in knobs.items() if task == name},
+                    brought=values[self.brought], company=values[company])  # fmt: skip
+            except ValueError as mistake:
+                toasts.warn(mistake)
+                yield {self.go: gr.update(interactive=True), **self.draw(request.session_hash, None, "loss", "steps")}
+                return
+            yield {self.called: "", **self.draw(request.session_hash, run.id, values[self.what], values[self.over])}
+
+        self.go.click(start, {*asked, photo, moving, company, self.brought, *knobs.values()}, [self.called, *self.shown],
+                      show_progress="hidden", api_visibility="private", trigger_mode="once", **AT_ONCE)
+
+        def look(request: gr.Request, open_now, which, what, over, seen) -> dict:
+            """A tick of the clock. In a closed room it stops; whoever opens the room starts it again."""
+            if open_now != self.name:
+                return {self.timer: gr.Timer(active=False)}
+            return self.draw(request.session_hash, which, what, over, tuple(seen))
+
+        seen = [self.which, self.what, self.over, self.seen]
+        self.timer.tick(look, [current, *seen], self.shown, **LIVELY)
+
+        def tell(action):
+            def told(request: gr.Request, which, what, over, seen) -> dict:
+                run = visits.find(request.session_hash, which)
+                if run is not None:
+                    action(run)
+                return self.draw(request.session_hash, which, what, over, tuple(seen))
+            return told
+
+        self.hold.click(tell(lambda run: run.resume() if run.view().state == "paused" else run.pause()), seen, self.shown,
+                        **QUICK)
+        self.step.click(tell(lambda run: run.one_step()), seen, self.shown, **{**QUICK, "trigger_mode": "multiple"})
+        self.end.click(tell(lambda run: run.stop()), seen, self.shown, **QUICK)
+
+        def gone(request: gr.Request) -> None:
+            visits.leave(request.session_hash)
+
+        demo.unload(gone)
+
+    def keep_it(self, own: gr.State, tabs: dict) -> None:
+        """Weights to the method's tab, to the visitor's disk, and from it."""
+        networks = {name: tab.network for name, tab in tabs.items()}
+
+        def joined(owner: str, task: str, name: str, path, known: dict) -> dict:
+            known, name = visits.join(known or {}, task, name, visits.shelf().keep(owner, path))
+            gr.Info(f"“{html.escape(name)}” is now a network of {all_tasks()[task].card.title}.")
+            return {own: known, self.goto: task, networks[task]: gr.update(choices=tabs[task].networks(known), value=name)}
+
+        def use(request: gr.Request, which, known) -> dict:
+            with toasts.told():
+                view = visits.known(request.session_hash, which or "").view()
+                if view.weights is None:
+                    raise ValueError(f"{view.name} has no weights yet; stop it, or wait for its end.")
+                return joined(request.session_hash, view.task_name, view.name, view.weights, known)
+
+        def bring(request: gr.Request, payload, known) -> dict:
+            with toasts.told():
+                if not payload:
+                    raise ValueError("No file arrived; please upload it again.")
+                file = FileData(**payload) if isinstance(payload, dict) else payload
+                task, path = live.accept(uploaded(file.path, self.bring.GRADIO_CACHE, "file"))
+                name = (file.orig_name or path.name).removesuffix(".safetensors")[:36]
+                return joined(request.session_hash, task, name, path, known)
+
+        def pack(request: gr.Request, which) -> str:
+            with toasts.told():
+                name, made = visits.packed(visits.known(request.session_hash, which or "").view())
+            return save_bytes_to_cache(made, name, self.zip.GRADIO_CACHE)
+
+        changed = [own, self.goto, *networks.values()]
+        used = self.use.click(use, [self.which, own], changed, **QUICK)
+        brought = self.bring.upload(bring, [self.bring, own], changed, preprocess=False,
+                                    **{**QUICK, "queue": True, "concurrency_id": "news"})
+        for event in (used, brought):
+            event.success(None, self.goto, None, js=OPEN_TAB, api_visibility="private")
+        packed = self.download.click(pack, self.which, self.zip, **QUICK)
+        packed.success(None, None, None, js=FETCH, api_visibility="private")
+
+
+OPEN_TAB = """(task) => { document.querySelector('#rooms > .tab-wrapper button[role=tab]').click();
+ setTimeout(() => document.querySelector(`#tasks button[data-tab-id="${task}"]`)?.click(), 60); }"""
+FETCH = "() => setTimeout(() => document.querySelector('a#lab-zip, #lab-zip a, #lab-zip').click(), 250)"

@@ -1,0 +1,216 @@
+"""What visitors train with and keep, by their visit: the data that they mean, their runs, the weights that join their networks.
+
+No components. One `Lab` and one `Shelf` serve the whole app; `owner` is a visit's session hash.
+"""
+
+import atexit
+import functools
+import hashlib
+import io
+import itertools
+import math
+import shutil
+import tempfile
+import uuid
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .. import live, live_data
+from ..checkpoints import bundled
+from ..examples import EXAMPLES
+from ..labelled import SETS
+from ..live_plan import SCRATCH
+from ..pretext import FAMILIES, Card, PretextTask, all_tasks, create
+from ..video import Clip
+
+EXAMPLE, PHOTO, PHOTOS, CLIP = "examples", "photo", "photos", "clip"
+HOST, PUBLIC = "host:", live_data.TORCHVISION
+BUNDLED = "bundled"  # to start from the weights that ship
+MOST_PHOTOS = 60  # that a visitor adds
+_preparing: dict[str, str] = {}  # visits whose data are being fetched, which may take longer than the visit
+OVER = ("finished", "stopped", "failed")
+
+
+@functools.cache
+def lab() -> live.Lab:
+    """The app's one lab, with the limits of its host."""
+    return live.Lab()
+
+
+@functools.cache
+def shelf() -> "Shelf":
+    """The app's one shelf."""
+    return Shelf()
+
+
+class Shelf:
+    """Weights that visitors keep for as long as they stay, each file in a folder of its own."""
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="ssl_demo_shelf_"))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def keep(self, owner: str, path: Path) -> Path:
+        """A copy of weights, with their card where they have one."""
+        place = self._place(owner) / uuid.uuid4().hex[:12]
+        place.mkdir(parents=True)
+        for file in (path.with_suffix(".json"), path):
+            if file.is_file():
+                shutil.copyfile(file, place / file.name)
+        return place / path.name
+
+    def leave(self, owner: str) -> None:
+        """All of a visit's weights are gone."""
+        shutil.rmtree(self._place(owner), ignore_errors=True)
+
+    def _place(self, owner: str) -> Path:
+        return self.folder / hashlib.sha256(owner.encode()).hexdigest()[:24]
+
+
+def leave(owner: str) -> None:
+    """A visitor is gone: the training ends, its place is free, and what was kept is deleted."""
+    _preparing.pop(owner, None)
+    lab().leave(owner)
+    shelf().leave(owner)
+
+
+def join(own: dict, task: str, name: str, path: Path) -> tuple[dict, str]:
+    """A visit's own networks with one more, and the name it has there, which none of the task's others bears."""
+    name = unused(name, own.get(task, {}))
+    return {**own, task: {**own.get(task, {}), name: str(path)}}, name
+
+
+def unused(name: str, taken: Iterable[str]) -> str:
+    """The name, with a number behind it where it is taken."""
+    taken, numbers, given = set(taken), itertools.count(2), name
+    while given in taken:
+        given = f"{name} {next(numbers)}"
+    return given
+
+
+def first_method() -> str:
+    """The method a visitor finds chosen: the newest that tells transformations apart, which learn fastest."""
+    return max((name for name, task in all_tasks().items() if task.card.family == FAMILIES[0]),
+               key=lambda name: all_tasks()[name].card.year)
+
+
+def sources(card: Card) -> list[tuple[str, str]]:
+    """What a method can learn from: what a person reads, and the key."""
+    own = [("Example photos", EXAMPLE), ("Your photo", PHOTO), ("Photos you add", PHOTOS)]
+    clip = [("Your clip", CLIP)] if card.input == "video" else []
+    host = [(label, HOST + label) for label in hosted()]
+    return [*own, *clip, *host, *((f"{name} (torchvision)", PUBLIC + name) for name in SETS)]
+
+
+def hosted() -> dict[str, str]:
+    """The sets of the host by the names that visitors read: the last part of each path, never the path."""
+    found = {}
+    for path in lab().host_data():
+        found[unused(path.removeprefix(PUBLIC) if path.startswith(PUBLIC) else Path(path).name or "folder", found)] = path
+    return found
+
+
+def told(key: str, brought: Sequence[Image.Image]) -> str:
+    """Data in a few words."""
+    if key == PHOTOS:
+        return {0: "photos you add", 1: "the photo you added"}.get(len(brought), f"the {len(brought)} photos you added")
+    words = {EXAMPLE: f"the {len(EXAMPLES)} example photos", PHOTO: "your photo", CLIP: "your clip"}
+    return words.get(key) or f"the set “{key.removeprefix(HOST).removeprefix(PUBLIC)}”"
+
+
+def gather(key: str, task: type[PretextTask], photo: Image.Image, moving: Image.Image | Clip,
+           brought: Sequence[Image.Image]) -> tuple[Any, Any]:
+    """The data of a key, and its classes or None. Raises ValueError with one sentence where there is none."""
+    if key == EXAMPLE:
+        return live_data.example_data(task), None
+    if key == PHOTOS and not brought:
+        raise ValueError("Add some photos first, or learn from the example photos.")
+    if key == CLIP and not isinstance(moving, Clip):
+        raise ValueError("Bring a clip first, or learn from the example photos.")
+    if key in (PHOTO, PHOTOS, CLIP):
+        things = {PHOTO: [photo], PHOTOS: list(brought), CLIP: [moving]}[key]
+        make = live_data.clips_of if task.card.input == "video" else live_data.photos_of
+        return make(things, task), None
+    known = {HOST + label: path for label, path in hosted().items()} | {PUBLIC + name: PUBLIC + name for name in SETS}
+    if key not in known:  # a path of the server's is none of them
+        keys = ", ".join(key for _, key in sources(task.card))
+        raise ValueError(f"There is no data called “{key}”; there are {keys}.")
+    return live_data.load_named(known[key], task)
+
+
+def start(owner: str, name: str, key: str, *, seconds: float, size: str, start_from: str, knobs: dict, called: str, seed: int,
+          photo: Image.Image, moving: Image.Image | Clip, brought: Sequence[Image.Image],
+          company: Sequence[Image.Image]) -> live.Run:
+    """A training begins, or waits for its turn. Raises ValueError with one sentence for what cannot be."""
+    task, ours = type(create(name)), uuid.uuid4().hex
+    _preparing[owner] = ours
+    data, labelled = gather(key, task, photo, moving, brought)
+    if start_from == BUNDLED:
+        start_from = next(iter(bundled(name)), SCRATCH)
+        if start_from == SCRATCH:
+            raise ValueError(f"No weights ship for {task.card.title}; start from scratch.")
+    elif start_from != SCRATCH:
+        raise ValueError(f"A training starts from {SCRATCH} or from {BUNDLED} weights, not from {start_from!r}.")
+    taken = [run.view().name for run in lab().runs(owner)]
+    called = unused(" ".join(str(called).split())[:36] or task.card.title, taken)
+    watched = moving if task.card.input == "video" else photo
+    plan = live.plan(name, data, told(key, brought), seconds=seconds, photo=watched, lab=lab(), size=size, knobs=knobs,
+                     start=start_from, company=company, seed=seed, name=called, labelled=labelled)
+    if _preparing.get(owner) != ours:
+        raise ValueError("This visit is over, or another training of it has been asked for.")
+    run = lab().start(owner, plan)
+    _preparing.pop(owner, None)
+    return run
+
+
+def find(owner: str, which: str | None) -> live.Run | None:
+    """A visit's run by its id, or its newest, or None."""
+    runs = lab().runs(owner)
+    return next((run for run in runs if run.id == which), None if which or not runs else runs[-1])
+
+
+def known(owner: str, which: str | None) -> live.Run:
+    """The same. Raises ValueError with one sentence where there is none."""
+    run = find(owner, which)
+    if run is None:
+        raise ValueError(f"There is no training “{which}” of yours." if which else "No training of yours has begun yet.")
+    return run
+
+
+def sentence(name: str, key: str, seconds: float, start_from: str, size: str, brought: Sequence[Image.Image]) -> str:
+    """What Start will do."""
+    card = all_tasks()[name].card
+    begun = "from the bundled weights" if start_from == BUNDLED else f"from scratch ({SIZES.get(size, size).lower()} network)"
+    return f"{card.title}, {begun}, on {told(key, brought)}, for {min(seconds, lab().most_seconds):g} s."
+
+
+SIZES = {"tiny": "Tiny", "small": "Small", "bundled": "As it ships"}
+
+
+def status(view: live.View) -> dict:
+    """A run as JSON, for programs. place: 1 for who is next; 0 for who does not wait."""
+    last = view.points[-1] if view.points else None
+    level, probe = view.loss_level, view.probe[-1][1] if view.probe else None
+    found = {
+        "id": view.id, "name": view.name, "task": view.task_name, "data": view.data_name, "state": view.state,
+        "place": view.place + 1 if view.state == "waiting" else 0, "step": view.step, "loss": last and last.loss,
+        "loss_level": level and level[1], "metric": last and last.metric, "metric_label": view.metric_label,
+        "metric_chance": view.metric_chance, "images_per_second": view.images_per_second, "seconds": view.seconds,
+        "seconds_left": view.seconds_left, "budget": view.budget, "panels_step": view.panels_step, "probe": probe,
+        "alarm": view.alarm, "error": view.error, "weights": view.weights is not None}  # fmt: skip
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in found.items()}
+
+
+def packed(view: live.View) -> tuple[str, bytes]:
+    """The weights of a run with their card, as a zip: its name and its bytes. Raises ValueError where it has none."""
+    if view.weights is None or not view.weights.is_file():
+        raise ValueError(f"{view.name} has no weights: not a step was made.")
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as made:  # weights do not get smaller
+        for file in (view.weights, view.weights.with_suffix(".json")):
+            made.write(file, file.name)
+    return f"{view.weights.stem}.zip", stream.getvalue()
