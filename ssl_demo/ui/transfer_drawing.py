@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from ..checkpoints import UNTRAINED
 from ..drawing import heat
 from ..embedding import title
 from ..images import square
-from ..live_transfer import Map, Score, margin
+from ..live_transfer import Map, Score, kind_of, margin
 from .panels import data_url
 
 WORDS = {"tench": "tench (fish)", "english_springer": "springer (dog)"}  # what not everybody knows
@@ -21,6 +22,12 @@ COLORS = 10
 def readable(name: str) -> str:
     """A class as a person reads it."""
     return WORDS.get(name, name.replace("_", " "))
+
+
+def readable_encoder(encoder: str) -> str:
+    """An encoder as a person reads it; what never learned says so first, where a long name cannot hide it."""
+    name = title(encoder.partition(":")[0])
+    return html.escape(f"Untrained {name}" if kind_of(encoder) == UNTRAINED else name)
 
 
 def shape(kind: int, x: float, y: float, r: float) -> str:
@@ -61,9 +68,9 @@ def features_html(photo: Image.Image, own: np.ndarray, spread: np.ndarray, encod
     rows = -(-len(cells) // columns)
     grid = np.pad(cells, (0, rows * columns - len(cells))).reshape(rows, columns)
     picture = heat(np.clip(0.5 + grid / 5, 0, 1)).repeat(8, axis=0).repeat(8, axis=1)
-    own_photo = data_url(np.asarray(square(photo, 144)))
-    return (f'<figure class="panel"><img src="{own_photo}" alt="Your photo" width="144" height="144">'
-            f'</figure><p class="then">↓ {_name(encoder)}</p><figure class="panel"><img class="wide" src="{data_url(picture)}" '
+    own_photo, cells_picture = data_url(np.asarray(square(photo, 144))), data_url(picture)
+    return (f'<figure class="panel"><img src="{own_photo}" alt="Your photo" width="144" height="144"></figure>'
+            f'<p class="then">↓ {readable_encoder(encoder)}</p><figure class="panel"><img class="wide" src="{cells_picture}" '
             f'alt="{len(cells)} numbers as coloured cells" width="144" height="{9 * rows}"><figcaption>{len(cells)} numbers: all '
             "that is kept of your photo. The encoder never heard of a class.</figcaption></figure>")
 
@@ -103,10 +110,11 @@ def accuracy_html(scores: Sequence[Score], chosen: str, photos: int, classes: in
     both = "".join(f'<li><span>{label}</span>{_track(value, margin(value, photos))}<b>{value:.1%}</b></li>'
                    for label, value in (("Neighbours", one.knn), ("Linear layer", one.linear)) if value is not None)
     rows = "".join(f'<li class="{score.kind}{" chosen" if score is one else ""}" {_choice(score.encoder, score is one)}>'
-                   f"<span>{_name(score.encoder)}</span>{_track(score.knn, margin(score.knn, photos))}<b>{score.knn:.1%}</b></li>"
+                   f"{_name(score.encoder)}{_track(score.knn, margin(score.knn, photos))}<b>{score.knn:.1%}</b></li>"
                    for score in scores)
-    return (f'<h4>{html.escape(title(chosen))}</h4><ul class="rates both" style="--chance:{1 / classes:.1%}">{both}</ul>'
-            f'<h4>Every encoder, by its neighbours</h4><ul class="rates" style="--chance:{1 / classes:.1%}">{rows}</ul>'
+    chance = f"--chance:{1 / classes:.1%}"
+    return (f'<h4>{readable_encoder(chosen)}</h4><ul class="rates both" style="{chance}">{both}</ul>'
+            f'<h4>Every encoder, by its neighbours</h4><ul class="rates all" style="{chance}">{rows}</ul>'
             f'<p class="soft">{html.escape(says)}</p>')
 
 
@@ -117,14 +125,15 @@ def votes_html(votes: Mapping[str, np.ndarray], order: Sequence[str], chosen: st
     rows = []
     for name in order:
         kind = int(votes[name].argmax())
-        rows.append(f'<li class="{"chosen" if name == chosen else ""}" {_choice(name, name == chosen)}><span>{_name(name)}</span>'
+        rows.append(f'<li class="{"chosen" if name == chosen else ""}" {_choice(name, name == chosen)}>{_name(name)}'
                     f"{_class(kind, classes)}{_track(votes[name][kind])}<b>{votes[name][kind]:.0%}</b></li>")
-    return (f'<h4>{html.escape(title(chosen))}</h4><ul class="rates both">{best}</ul>'
+    return (f'<h4>{readable_encoder(chosen)}</h4><ul class="rates both">{best}</ul>'
             f'<h4>By every encoder</h4><ul class="rates four">{"".join(rows)}</ul><p class="soft">{html.escape(says)}</p>')
 
 
 def _name(encoder: str) -> str:
-    return html.escape(title(encoder))
+    """An encoder's name in a row, in full where the pointer rests on it."""
+    return f'<span title="{readable_encoder(encoder)}">{readable_encoder(encoder)}</span>'
 
 
 def _class(kind: int, classes: Sequence[str]) -> str:

@@ -21,8 +21,8 @@ from .transfer_drawing import CLICKS, accuracy_html, features_html, map_html, st
 MOST_NEIGHBOURS = 50
 ABOUT = """<div class="about"><div><p class="idea">What is it worth? Throw the head away, keep the encoder, and show it a few
 labelled photos: does it know a church from a golf ball, though nobody ever told it?</p></div><div class="probes">
-<p><b>Neighbours:</b> the most similar labelled photos vote.</p><p><b>Linear layer:</b> learns to read classes off the features.</p>
-</div></div>"""
+<p><b>Neighbours:</b> the most similar labelled photos vote.</p><p><b>Linear layer:</b> learns to read classes off the
+features.</p></div></div>"""
 
 
 class TransferRoom:
@@ -94,7 +94,7 @@ class TransferRoom:
                                        api_description="What encoders know of ten classes, and of a photo.")
 
     def endpoint(self) -> Callable:
-        """What the API calls: encoder, neighbours, labels per class, seed, and a photo if there is one; to accuracies and votes."""
+        """What the API calls: to accuracies, and where there is a photo, to the votes on it."""
         def transfer(encoder: str, neighbours: int, labels_per_class: int, seed: int, file=None) -> dict[str, Any]:
             with toasts.told():
                 if not 1 <= neighbours <= MOST_NEIGHBOURS:
@@ -105,8 +105,8 @@ class TransferRoom:
                 tests = len(known.test_labels)
                 results = [{"encoder": score.encoder, "kind": score.kind, "knn": score.knn, "linear": score.linear,
                             "margin": live_transfer.margin(score.knn, tests)} for score in scores]
-                report = {"encoder": encoder, "neighbours": k, "labels_per_class": per_class, "seed": seed, "classes": known.classes,
-                          "test": tests, "results": results}
+                report = {"encoder": encoder, "neighbours": k, "labels_per_class": per_class, "seed": seed,
+                          "classes": known.classes, "test": tests, "results": results}
                 if file is not None:
                     votes = live_transfer.votes(live_transfer.see(file, self.encoders), k, per_class, seed)
                     report["photo"] = [{"encoder": name, "class": known.classes[int(np.argmax(shares))],
@@ -115,7 +115,6 @@ class TransferRoom:
             return report
 
         return transfer
-
 
 
 def best(encoders: list[str]) -> str | None:
