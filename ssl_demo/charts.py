@@ -33,7 +33,8 @@ ROW = 26  # pixels a line of bars
 @functools.cache
 def template() -> go.layout.Template:
     """What all charts share: no frame, no ground, quiet grid, letters large enough for a projector."""
-    axis = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "ticks": "", "automargin": True, "title": {"standoff": 8},
+    axis = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "ticks": "", "automargin": True,
+            "title": {"standoff": 8, "font": {"size": 13}},
             "fixedrange": True}
     return go.layout.Template(layout={
         "font": {"family": FONT, "size": 13, "color": INK}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
@@ -114,7 +115,7 @@ def bars(rows: list[dict], labels: int | None = None) -> go.Figure:
         absent = [name_of(name) for name in names if name not in found]
         figure.add_scatter(y=absent, x=[2] * len(absent), mode="text", text=["not measured"] * len(absent), hoverinfo="skip",
                            textposition="middle right", textfont={"size": 12, "color": SOFT}, showlegend=False, col=column, row=1)
-    figure.update_xaxes(range=[0, 100], ticksuffix="%", tickvals=[0, 50, 100])
+    figure.update_xaxes(range=[0, 100], tickvals=[25, 50, 75], ticktext=["25%", "50%", "75%"])
     figure.update_yaxes(categoryorder="array", categoryarray=[name_of(name) for name in names], showgrid=False)
     if not names:
         _say_missing(figure, "Accuracies")

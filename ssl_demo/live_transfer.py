@@ -58,9 +58,8 @@ def kind_of(encoder: str) -> str:
 def draw(encoder: str, per_class: int, seed: int) -> np.ndarray:
     """Places of the training photos whose labels are known. Raises ValueError where there are not so many a class."""
     features = shipped_features.load(encoder)
-    most = int(np.bincount(features.train_labels).min())
-    if not 1 <= per_class <= most:
-        raise ValueError(f"Labels per class must be from 1 to {most}, not {per_class}.")
+    if not 1 <= per_class <= features.labels_per_class:
+        raise ValueError(f"Labels per class must be from 1 to {features.labels_per_class}, not {per_class}.")
     return drawn(features.train_labels, features.classes, per_class, seed)
 
 

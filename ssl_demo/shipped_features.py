@@ -44,6 +44,11 @@ class Shipped:
     map: np.ndarray  # (N + M, 2), by t-SNE; the training photos first
     about: dict = field(repr=False, default_factory=dict)
 
+    @property
+    def labels_per_class(self) -> int:
+        """How many training photos of every class there are."""
+        return int(np.bincount(self.train_labels, minlength=len(self.classes)).min())
+
 
 def folder() -> Path:
     """Where the files lie: among the weights."""

@@ -31,8 +31,8 @@ def test_transfer_answers_live_and_places_the_visitors_photo(visit, files):
     place = "[...document.querySelector('#transfer-story .own rect').attributes].map(a => a.value).join()"
     before = visit.evaluate(place)
     upload(visit, files / "sideways.jpg")
+    visit.click("#transfer-map label:has-text('PCA')")  # while the photo is on its way: neither may be lost
     visit.wait_for_function(f"before => {place} !== before", arg=before, timeout=30_000)
-    visit.click("#transfer-map label:has-text('PCA')")
     wait_for_text(visit, ".step-map", "PCA:")
     assert visit.eval_on_selector(".story.transfer", "e => e.getBoundingClientRect().bottom") <= 900, "in one view of a laptop"
     visit.set_viewport_size({"width": 390, "height": 844})

@@ -61,7 +61,8 @@ def test_a_file_holds_numbers_and_classes_and_nothing_of_a_photo(encoder):
         "test_labels": ((600,), torch.uint8), "map": ((1600, 2), torch.float16)}
     assert set(about) == {"encoder", "task", "D", "classes", "command", "data", "seed", "train", "test",
                           *shipped_features.identity(encoder)}
-    assert about["command"].startswith("python benchmarks/transfer_features.py --data ") and len(json.loads(about["classes"])) == 10
+    assert about["command"].startswith("python benchmarks/transfer_features.py --data ")
+    assert len(json.loads(about["classes"])) == 10
     assert np.bincount(tensors["train_labels"]).tolist() == [100] * 10
     assert np.bincount(tensors["test_labels"]).tolist() == [60] * 10
     assert all(tensors[name].isfinite().all() for name in ("train", "test", "map"))

@@ -1,5 +1,7 @@
 """The room where heads are thrown away: what encoders know of ten classes and of your photo, asked live, with few labels."""
 
+import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,10 +21,9 @@ from .task_tab import QUICK
 from .transfer_drawing import CLICKS, accuracy_html, features_html, map_html, step, votes_html
 
 MOST_NEIGHBOURS = 50
-ABOUT = """<div class="about"><div><p class="idea">What is it worth? Throw the head away, keep the encoder, and show it a few
-labelled photos: does it know a church from a golf ball, though nobody ever told it?</p></div><div class="probes">
-<p><b>Neighbours:</b> the most similar labelled photos vote.</p><p><b>Linear layer:</b> learns to read classes off the
-features.</p></div></div>"""
+ABOUT = """<div class="about"><div><p class="idea">What is it worth? Throw the head away and show it a few labels: can it tell a
+church from a golf ball?</p></div><div class="probes"><p><b>Neighbours:</b> the most similar labelled photos vote.</p><p><b>Linear
+layer:</b> learns to read classes off the features.</p></div></div>"""
 
 
 class TransferRoom:
@@ -33,15 +34,16 @@ class TransferRoom:
     def __init__(self):
         self.encoders = encoders = shipped_features.available()
         gr.HTML(ABOUT)
+        most = shipped_features.load(encoders[0]).labels_per_class if encoders else 2
         if not encoders:
             gr.HTML("<p class='note'>No features ship with this copy: run benchmarks/transfer_features.py.</p>")
         with gr.Row(elem_classes="controls", equal_height=True):
             with gr.Row(elem_classes="form"):
-                self.encoder = gr.Dropdown([(title(name), name) for name in encoders], value=best(encoders), label="Encoder",
-                                           info="Who is asked.", min_width=150, elem_id="transfer-encoder")
+                self.encoder = gr.Dropdown([(title(name), name) for name in encoders], value=best(encoders, most),
+                                           label="Encoder", info="Who is asked.", min_width=150, elem_id="transfer-encoder")
                 self.k = gr.Slider(1, MOST_NEIGHBOURS, NEIGHBOURS, step=1, buttons=[], label="Neighbours", info="How many vote.",
                                    elem_id="transfer-neighbours")
-                self.labels = gr.Slider(1, 100, 100, step=1, buttons=[], label="Labels per class", info="What the probes hear.",
+                self.labels = gr.Slider(1, most, most, step=1, buttons=[], label="Labels per class", info="What the probes hear.",
                                         elem_id="transfer-labels")
                 self.map = gr.Radio(list(MAPS), value=MAPS[0], label="Map", info="From many numbers to two.",
                                     elem_id="transfer-map")
@@ -50,6 +52,7 @@ class TransferRoom:
                                       info="Which labels.", min_width=90)
                 self.again = gr.Button("Draw again", size="sm", elem_id="transfer-again")
         self.seen = gr.State(None)  # the visitor's photo, with what every encoder makes of it
+        self.asked = gr.Textbox(visible="hidden")  # what the answer to a new photo was asked with
         self.story = gr.HTML("<p class='note'>Asking every encoder about your photo …</p>" if encoders else "", js_on_load=CLICKS,
                              elem_id="transfer-story", elem_classes="story-box")
         self.measured = Measured()
@@ -62,16 +65,17 @@ class TransferRoom:
 
     @property
     def shown(self) -> list:
-        return [self.story, self.seen]
+        return [self.story, self.seen, self.asked]
 
     def answer(self, photo: Image.Image, encoder: str, k: int, per_class: int, kind: str, seed: int | None, seen) -> tuple:
-        """The story of a photo, and the photo with its features; a mistake becomes a toast, and the page stays as it was."""
+        """The values of `shown` for a photo; a mistake becomes a toast, and the page stays as it was."""
         if not self.encoders:
-            return gr.skip(), seen
+            return gr.skip(), seen, ""
         with toasts.told():
             if seen is None or seen[0] is not photo:
                 seen = photo, live_transfer.see(photo, self.encoders)
-            return story(*seen, encoder, int(k), int(per_class), kind, parse_seed(seed or 0)), seen
+            told = story(*seen, encoder, int(k), int(per_class), kind, parse_seed(seed or 0))
+        return told, seen, json.dumps([encoder, k, per_class, kind, seed, time.time_ns()])
 
     def listen(self) -> None:
         """Every change answers at once, from what is known of the photo already."""
@@ -84,6 +88,11 @@ class TransferRoom:
                 return gr.skip()
             return encoder, again(encoder, *values[1:])
 
+        def checked(asked: str, *values):
+            """A new photo takes a while: what a person turned meanwhile has been answered already, with the wrong photo."""
+            return gr.skip() if not asked or json.loads(asked)[:-1] == list(values[:-1]) else again(*values)
+
+        self.asked.change(checked, [self.asked, *self.inputs], self.story, **QUICK)
         self.again.click(lambda seed: (int(seed or 0) + 1) % 2**31, self.seed, self.seed, **QUICK)
         changes = [self.encoder.input, self.k.input, self.labels.input, self.map.input, self.seed.change]
         gr.on(changes, again, self.inputs, self.story, **QUICK)
@@ -117,10 +126,10 @@ class TransferRoom:
         return transfer
 
 
-def best(encoders: list[str]) -> str | None:
+def best(encoders: list[str], per_class: int) -> str | None:
     """The encoder to open with: the first of those that know most by their neighbours."""
     trained = [name for name in encoders if live_transfer.kind_of(name) == "trained"]
-    return max(trained, key=lambda name: live_transfer.knn(name, NEIGHBOURS, 100, 0), default=None)
+    return max(trained, key=lambda name: live_transfer.knn(name, NEIGHBOURS, per_class, 0), default=None)
 
 
 def story(photo: Image.Image, own: dict, encoder: str, k: int, per_class: int, kind: str, seed: int) -> str:
@@ -139,8 +148,8 @@ def story(photo: Image.Image, own: dict, encoder: str, k: int, per_class: int, k
         where = f"which lies at the weighted mean of its {min(k, len(shown.classes))} most similar"
     mapped = (f"{len(shown.classes):,} photos {how}. Full colour: the {labels:,} with labels; lines: those that vote on yours, "
               f"{where}.")
-    judged = (f"Right answers on {tests} photos that no probe has heard of, after {labels:,} labels. Thin line: the interval of "
-              f"95%, ±{100 * half:.1f} points; what differs by less may be luck. Upright mark: chance, {1 / classes:.0%}. "
+    judged = (f"Right answers on {tests} photos that no probe has heard of, after {labels:,} labels. Thin line: 95% interval, "
+              f"±{100 * half:.1f} points; what differs by less may be luck. Upright mark: chance, {1 / classes:.0%}. "
               "Hatched: never trained.")
     voted = (f"The vote of the {min(k, labels)} most similar labelled photos, the more similar the weightier. There are only "
              f"{classes} classes: anything else gets the nearest of them.")
