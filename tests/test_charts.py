@@ -74,14 +74,19 @@ def test_the_sentence_follows_from_the_rows(fill, views, verdict):
     rows = pair(FILL, *fill) + pair(VIEWS, *views)
     sentence = charts.gap_sentence(rows, 1500)
     assert verdict in sentence and f"adds {100 * (fill[1] - fill[0]):.1f} points" in sentence and "(1 measured)" in sentence
-    assert list(charts.gaps(rows)) == [name for name in all_tasks() if name in (FILL, VIEWS)]
+    assert list(charts.gaps(rows)[1]) == [name for name in all_tasks() if name in (FILL, VIEWS)]
     few = charts.gap_sentence(rows, 8)
     assert "does not show here" in few, "eight test photos tell nothing"
 
 
 def test_gaps_are_of_the_most_labels_that_both_were_measured_with():
     rows = [row(FILL, "linear", accuracy=0.5), *(dict(one, labels_per_class=10) for one in pair(FILL, 0.2, 0.3))]
-    assert charts.gaps(rows) == {FILL: (0.2, 0.3)}
+    assert charts.gaps(rows) == (10, {FILL: (0.2, 0.3)})
+    rows += [row(FILL, "finetune", accuracy=0.6)]
+    assert charts.gaps(rows) == (None, {FILL: (0.5, 0.6)})
+    rows += [dict(one, labels_per_class=10) for one in pair(VIEWS, 0.6, 0.7)]
+    assert charts.gaps(rows)[0] == 10, "rather both families with few labels than one with all"
+    assert charts.gap_sentence(rows, 1500).startswith("With 10 labels a class, fine-tuning adds 10.0 points")
 
 
 def test_labels_move_apart_and_keep_their_order():

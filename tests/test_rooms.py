@@ -45,5 +45,5 @@ def test_measured_charts_are_drawn_when_they_are_opened(visit):
     visit.get_by_role("tab", name="Transfer", exact=True).click()
     visit.click("#measured button.label-wrap")
     visit.wait_for_selector("#measured-gap .js-plotly-plot .main-svg", timeout=60_000)
-    assert visit.locator("#measured-bars .bars .point").count() >= 3
+    assert visit.locator("#measured-bars-knn .bars .point").count() >= 3
     assert "transfer_table.py" in visit.inner_text("#measured") and visit.errors == [] and visit.outside == []

@@ -5,9 +5,8 @@ import html
 import gradio as gr
 
 from .. import charts
+from ..transfer import PROTOCOLS
 from .task_tab import QUICK
-
-FROZEN = ("knn", "linear")
 
 
 class Measured:
@@ -18,19 +17,32 @@ class Measured:
         self.rows = table["rows"]
         with gr.Accordion("Measured on all photos: the whole table, fine-tuning too", open=False, elem_id="measured") as box:
             gr.HTML(told(table))
-            self.counts = [(str(count or "all"), str(count or "all")) for count in reversed(charts.counts(self.rows))]
-            self.labels = gr.Radio(self.counts, value="all", label="Labels a class", elem_id="measured-labels")
-            self.bars = gr.Plot(show_label=False, elem_id="measured-bars", buttons=[])
+            choices = [str(count or "all") for count in reversed(charts.counts(self.rows))] or ["all"]
+            self.labels = gr.Radio(choices, value=choices[-1], label="Labels a class", elem_id="measured-labels")
+            gr.HTML('<ul class="families">' + "".join(f'<li><b style="color:{color}">{sign}</b>{html.escape(text)}</li>'
+                                                      for text, sign, color in charts.LEGEND) + "</ul>")
             with gr.Row():
-                self.curves = [gr.Plot(show_label=False, elem_id=f"measured-{protocol}", buttons=[]) for protocol in FROZEN]
+                self.bars = [plot(f"measured-bars-{protocol}") for protocol in PROTOCOLS]
+            with gr.Row():
+                self.curves = [plot(f"measured-curves-{protocol}") for protocol in PROTOCOLS]
             gr.HTML(f"<h4>Is a linear layer far below fine-tuning?</h4><p class='soft'>"
                     f"{html.escape(charts.gap_sentence(self.rows, table.get('test', 1)))}</p>")
-            self.gap = gr.Plot(show_label=False, elem_id="measured-gap", buttons=[])
-        of_all = table.get("train", 10) / max(1, len(table.get("classes", [0])))
-        box.expand(lambda labels: (charts.bars(self.rows, count(labels)), *(charts.curves(self.rows, protocol, of_all)
-                                                                            for protocol in FROZEN), charts.gap(self.rows)),
-                   self.labels, [self.bars, *self.curves, self.gap], **QUICK)
-        self.labels.input(lambda labels: charts.bars(self.rows, count(labels)), self.labels, self.bars, **QUICK)
+            self.gap = plot("measured-gap")
+        self.of_all = table.get("train", 10) / max(1, len(table.get("classes", [0])))
+        # Plotly is heavy: nothing is drawn before somebody looks.
+        box.expand(self.everything, self.labels, [*self.bars, *self.curves, self.gap], **QUICK)
+        self.labels.input(self.barred, self.labels, self.bars, **QUICK)
+
+    def barred(self, labels: str | None) -> list:
+        return [charts.bars(self.rows, count(labels), (protocol,)) for protocol in PROTOCOLS]
+
+    def everything(self, labels: str | None) -> list:
+        return [*self.barred(labels), *(charts.curves(self.rows, protocol, self.of_all) for protocol in PROTOCOLS),
+                charts.gap(self.rows)]
+
+
+def plot(name: str) -> gr.Plot:
+    return gr.Plot(show_label=False, elem_id=name, buttons=[], min_width=300)
 
 
 def count(labels: str | None) -> int | None:
