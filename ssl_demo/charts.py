@@ -219,8 +219,8 @@ def gap_sentence(rows: list[dict], test: int) -> str:
     verdict = ("as the MAE paper found" if difference > half else "the opposite of what the MAE paper found" if difference < -half
                else "no difference that the test photos can tell, so the MAE paper's finding does not show here")
     return (f"With {labels or 'all'} labels a class, fine-tuning adds {100 * means[0]:.1f} points to a linear layer for encoders "
-            f"of “{here}” ({len(filling)} measured) and {100 * means[1]:.1f} for those of “{there}” ({len(views)}); the difference "
-            f"is {100 * difference:+.1f} ± {100 * half:.1f} points: {verdict}.")
+            f"of “{here}” ({len(filling)} measured) and {100 * means[1]:.1f} for those of “{there}” ({len(views)}); difference "
+            f"{100 * difference:+.1f} ± {100 * half:.1f} points: {verdict}.")
 
 
 def _family(word: str) -> str:
