@@ -5,6 +5,7 @@ Labels are used by nothing that trains a pretext task: only to ask, afterwards, 
 
 import csv
 import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,13 +39,7 @@ class Labelled:
         """
         if per_class is None:
             return np.arange(len(self.train))
-        counts = np.bincount(self.train_labels, minlength=len(self.classes))
-        if counts.min() < per_class:
-            raise ValueError(f"There are {counts.min()} training photos of “{self.classes[counts.argmin()]}”, "
-                             f"fewer than {per_class} a class.")
-        random = np.random.default_rng([seed, 2])
-        of_class = [np.flatnonzero(self.train_labels == label) for label in range(len(self.classes))]
-        return np.sort(np.concatenate([random.permutation(places)[:per_class] for places in of_class]))
+        return drawn(self.train_labels, self.classes, per_class, seed)
 
     def inside(self, share: float = 0.15, seed: int = 0) -> "Labelled":
         """The training part alone, parted again: what is chosen by trying is chosen on this, so that `test` chooses nothing."""
@@ -52,6 +47,20 @@ class Labelled:
         test, train = np.sort(order[: round(share * len(order))]), np.sort(order[round(share * len(order)) :])
         return replace(self, train=self.train.take(train), train_labels=self.train_labels[train],
                        test=self.train.take(test), test_labels=self.train_labels[test])
+
+
+def drawn(labels: np.ndarray, classes: Sequence[str], per_class: int, seed: int) -> np.ndarray:
+    """Places of `per_class` photos of each class, drawn by the seed, in ascending order. More of the same seed hold the fewer.
+
+    labels: the class of each photo, as its number in `classes`. Raises ValueError where a class has fewer.
+    """
+    counts = np.bincount(labels, minlength=len(classes))
+    if counts.min() < per_class:
+        raise ValueError(f"There are {counts.min()} training photos of “{classes[counts.argmin()]}”, "
+                         f"fewer than {per_class} a class.")
+    random = np.random.default_rng([seed, 2])
+    of_class = [np.flatnonzero(labels == label) for label in range(len(classes))]
+    return np.sort(np.concatenate([random.permutation(places)[:per_class] for places in of_class]))
 
 
 def load_labelled(data, side: int = 144, most: int | None = None) -> Labelled:

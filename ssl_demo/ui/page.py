@@ -29,12 +29,13 @@ from .overview_room import OverviewRoom
 from .panels import data_url
 from .photo_input import PhotoInput
 from .task_tab import LONG, QUICK, TaskTab
+from .transfer_room import TransferRoom
 
 CSS = Path(__file__).with_name("style.css")
 THEME = gr.themes.Base(primary_hue="blue", neutral_hue="stone", radius_size="sm", text_size="md",
                        font=["system-ui", "Segoe UI", "Helvetica Neue", "sans-serif"],
                        font_mono=["ui-monospace", "Consolas", "monospace"])
-METHODS, ROOMS = "methods", (TrainingLab,)
+METHODS, ROOMS = "methods", (TransferRoom, TrainingLab)
 SEVERAL = {**LONG, "concurrency_id": "rooms", "concurrency_limit": 2}
 # What a visitor brings goes through the queue, which carries toasts, but never waits for somebody's long clip.
 NEWS = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "news", "concurrency_limit": 4,

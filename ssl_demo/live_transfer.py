@@ -1,0 +1,157 @@
+"""Transfer while one looks on: a few labels, the features that ship, and a visitor's own photo among them. No network is trained.
+
+The labels of the test photos are used to count right answers, never by a probe.
+"""
+
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from . import probes, shipped_features
+from .checkpoints import UNTRAINED
+from .labelled import drawn
+from .transfer import PIXELS
+
+MAPS = ("t-SNE", "PCA")
+
+
+@dataclass(frozen=True)
+class Score:
+    """The shares of test photos that two probes tell rightly. linear: None where it was not asked. kind: as in `transfer`."""
+
+    encoder: str
+    kind: str
+    knn: float
+    linear: float | None = None
+
+
+@dataclass(frozen=True)
+class Map:
+    """Places of all photos (N + M, 2) in about [-1, 1], the training photos first; of the visitor's, (2,).
+
+    labelled: the places in the training part whose labels are known. voters: those of them that vote on the visitor's photo, the
+    most similar first, and how much of the vote each has. explained: of PCA, the share of the variance that is seen.
+    """
+
+    points: np.ndarray
+    classes: np.ndarray  # (N + M,)
+    labelled: np.ndarray
+    own: np.ndarray | None = None
+    voters: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    explained: float | None = None
+
+
+def kind_of(encoder: str) -> str:
+    """ "trained", "untrained" or "pixels"."""
+    return PIXELS if encoder == PIXELS else UNTRAINED if encoder.endswith(f":{UNTRAINED}") else "trained"
+
+
+def draw(encoder: str, per_class: int, seed: int) -> np.ndarray:
+    """Places of the training photos whose labels are known. Raises ValueError where there are not so many a class."""
+    features = shipped_features.load(encoder)
+    if not 1 <= per_class <= features.labels_per_class:
+        raise ValueError(f"Labels per class must be from 1 to {features.labels_per_class}, not {per_class}.")
+    return drawn(features.train_labels, features.classes, per_class, seed)
+
+
+@functools.lru_cache(maxsize=4096)
+def knn(encoder: str, k: int, per_class: int, seed: int) -> float:
+    """The accuracy by k nearest neighbours among the drawn labels. Cached."""
+    features, places = shipped_features.load(encoder), draw(encoder, per_class, seed)
+    shares = probes.knn(features.train[places], features.train_labels[places], features.test, len(features.classes), k)
+    return probes.accuracy(shares, features.test_labels)
+
+
+@functools.lru_cache(maxsize=1024)
+def linear(encoder: str, per_class: int, seed: int) -> float:
+    """The accuracy of a linear layer on the drawn labels; its strength is chosen on these alone. Cached."""
+    features, places = shipped_features.load(encoder), draw(encoder, per_class, seed)
+    labels = features.train_labels[places]
+    shares, _ = probes.linear(features.train[places], labels, features.test, len(features.classes), seed)
+    return probes.accuracy(shares, features.test_labels)
+
+
+def scores(names: Iterable[str], chosen: str, k: int, per_class: int, seed: int) -> list[Score]:
+    """Each encoder by its neighbours, the chosen one by a linear layer too; the best by its neighbours first."""
+    found = [Score(name, kind_of(name), knn(name, k, per_class, seed), linear(name, per_class, seed) if name == chosen else None)
+             for name in names]
+    return sorted(found, key=lambda score: -score.knn)
+
+
+def margin(accuracy: float, photos: int) -> float:
+    """Half the width of the interval of 95 %: how far so many other photos might have told, by the binomial's deviation."""
+    return 1.96 * math.sqrt(accuracy * (1 - accuracy) / photos)
+
+
+def see(photo: Image.Image, names: Iterable[str]) -> dict[str, Tensor]:
+    """What each encoder makes of a photo: features (1, D) by its name."""
+    return {name: shipped_features.embed([photo], name) for name in names}
+
+
+def votes(own: Mapping[str, Tensor], k: int, per_class: int, seed: int) -> dict[str, np.ndarray]:
+    """The share of the neighbours' vote for each class (K,), by every encoder."""
+    shares = {}
+    for name, features in own.items():
+        known, places = shipped_features.load(name), draw(name, per_class, seed)
+        shares[name] = probes.knn(known.train[places], known.train_labels[places], features, len(known.classes), k)[0].numpy()
+    return shares
+
+
+@functools.lru_cache(maxsize=64)
+def _pca(encoder: str):
+    """PCA of an encoder's features of all photos, of length one as kNN sees them, and their places."""
+    features = _directions(encoder)
+    pca = PCA(2, svd_solver="covariance_eigh").fit(features)
+    return pca, pca.transform(features)
+
+
+@functools.lru_cache(maxsize=64)
+def _directions(encoder: str) -> np.ndarray:
+    """(N + M, D), of length one."""
+    features = shipped_features.load(encoder)
+    return F.normalize(torch.cat([features.train, features.test]), dim=1).numpy()
+
+
+def map_of(encoder: str, kind: str, k: int, per_class: int, seed: int, own: Tensor | None = None) -> Map:
+    """The photos as one encoder sees them, and where a visitor's photo (1, D) falls among them.
+
+    By PCA it is projected as they are; t-SNE has no place for a new photo, so it gets the mean of the places of the k photos most
+    similar to it, weighted as in their vote. Raises ValueError for a kind of map that there is not.
+    """
+    if kind not in MAPS:
+        raise ValueError(f"The map must be by {' or '.join(MAPS)}, not “{kind}”.")
+    features, labelled = shipped_features.load(encoder), draw(encoder, per_class, seed)
+    directions = _directions(encoder)
+    classes = np.concatenate([features.train_labels, features.test_labels])
+    points, explained = features.map, None
+    if kind == "PCA":
+        pca, points = _pca(encoder)
+        explained = float(pca.explained_variance_ratio_.sum())
+    centre, scale = (points.max(axis=0) + points.min(axis=0)) / 2, np.ptp(points, axis=0).max() / 2
+    shown = Map((points - centre) / scale, classes, labelled, explained=explained)
+    if own is None:
+        return shown
+    direction = F.normalize(own.float(), dim=1).numpy()[0]
+    voters, weights = _nearest(directions[labelled] @ direction, k)
+    if kind == "PCA":
+        place = pca.transform(direction[None])[0]
+    else:
+        near, share = _nearest(directions @ direction, k)
+        place = share @ points[near]
+    return Map(shown.points, classes, labelled, (place - centre) / scale, labelled[voters], weights, explained)
+
+
+def _nearest(similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k most similar, the most similar first, and their shares of a vote, as in `probes.knn`."""
+    best = np.argsort(-similarity, kind="stable")[:k]
+    weights = np.exp((similarity[best] - 1) / probes.TEMPERATURE)
+    return best, weights / weights.sum()

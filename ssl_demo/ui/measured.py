@@ -1,0 +1,60 @@
+"""The measured transfer table below the live one: its charts, drawn when they are opened, and the command that made it."""
+
+import html
+
+import gradio as gr
+
+from .. import charts
+from ..transfer import PROTOCOLS
+from .task_tab import QUICK
+
+
+class Measured:
+    """An accordion with the charts, made where it is constructed."""
+
+    def __init__(self):
+        table = charts.table()
+        self.rows = table["rows"]
+        with gr.Accordion("Measured on all photos: the whole table, fine-tuning too", open=False, elem_id="measured") as box:
+            gr.HTML(told(table))
+            choices = [str(count or "all") for count in reversed(charts.counts(self.rows))] or ["all"]
+            self.labels = gr.Radio(choices, value=choices[-1], label="Labels a class", elem_id="measured-labels")
+            gr.HTML('<ul class="families">' + "".join(f'<li><b style="color:{color}">{sign}</b>{html.escape(text)}</li>'
+                                                      for text, sign, color in charts.LEGEND) + "</ul>")
+            with gr.Row():
+                self.bars = [plot(f"measured-bars-{protocol}") for protocol in PROTOCOLS]
+            with gr.Row():
+                self.curves = [plot(f"measured-curves-{protocol}") for protocol in PROTOCOLS]
+            gr.HTML(f"<h4>Is a linear layer far below fine-tuning?</h4><p class='soft'>"
+                    f"{html.escape(charts.gap_sentence(self.rows, table.get('test', 1)))}</p>")
+            self.gap = plot("measured-gap")
+        self.of_all = table.get("train", 10) / max(1, len(table.get("classes", [0])))
+        # Plotly is heavy: nothing is drawn before somebody looks.
+        box.expand(self.everything, self.labels, [*self.bars, *self.curves, self.gap], **QUICK)
+        self.labels.input(self.barred, self.labels, self.bars, **QUICK)
+
+    def barred(self, labels: str | None) -> list:
+        return [charts.bars(self.rows, count(labels), (protocol,)) for protocol in PROTOCOLS]
+
+    def everything(self, labels: str | None) -> list:
+        return [*self.barred(labels), *(charts.curves(self.rows, protocol, self.of_all) for protocol in PROTOCOLS),
+                charts.gap(self.rows)]
+
+
+def plot(name: str) -> gr.Plot:
+    return gr.Plot(show_label=False, elem_id=name, buttons=[], min_width=300)
+
+
+def count(labels: str | None) -> int | None:
+    return int(labels) if labels and labels.isdigit() else None
+
+
+def told(table: dict) -> str:
+    """What the table is, in words."""
+    if not table["rows"]:
+        return "<p class='note'>Nothing is measured yet.</p>"
+    return (f"<p class='soft'>{html.escape(table['what'].capitalize())}: {table['train']:,} photos to learn from, "
+            f"{table['test']:,} to be judged by. Thin lines: the deviation over draws of labels. Made by "
+            f"<code>{html.escape(table['command'])}</code>. A network of yours is not among them: its features of these photos "
+            "would need the photos, which do not ship; <code>python -m ssl_demo transfer --data DIR --encoders FILE.safetensors"
+            "</code> asks it about photos that you have.</p>")

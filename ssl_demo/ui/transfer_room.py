@@ -1,0 +1,161 @@
+"""The room where heads are thrown away: what encoders know of ten classes and of your photo, asked live, with few labels."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from .. import live_transfer, shipped_features
+from ..embedding import title
+from ..inference import parse_seed
+from ..live_transfer import MAPS
+from ..probes import NEIGHBOURS
+from . import toasts
+from .measured import Measured
+from .photo_input import PhotoInput
+from .task_tab import QUICK
+from .transfer_drawing import CLICKS, accuracy_html, features_html, map_html, step, votes_html
+
+MOST_NEIGHBOURS = 50
+ABOUT = """<div class="about"><div><p class="idea">What is it worth? Throw the head away and show it a few labels: can it tell a
+church from a golf ball?</p></div><div class="probes"><p><b>Neighbours:</b> the most similar labelled photos vote.</p><p><b>Linear
+layer:</b> learns to read classes off the features.</p></div></div>"""
+
+
+class TransferRoom:
+    """The components of the room, made where it is constructed: inside a `gr.Tab`."""
+
+    name, title = "transfer", "Transfer"
+
+    def __init__(self):
+        self.encoders = encoders = shipped_features.available()
+        gr.HTML(ABOUT)
+        most = shipped_features.load(encoders[0]).labels_per_class if encoders else 2
+        if not encoders:
+            gr.HTML("<p class='note'>No features ship with this copy: run benchmarks/transfer_features.py.</p>")
+        with gr.Row(elem_classes="controls", equal_height=True):
+            with gr.Row(elem_classes="form"):
+                self.encoder = gr.Dropdown([(title(name), name) for name in encoders], value=best(encoders, most),
+                                           label="Encoder", info="Who is asked.", min_width=150, elem_id="transfer-encoder")
+                self.k = gr.Slider(1, MOST_NEIGHBOURS, NEIGHBOURS, step=1, buttons=[], label="Neighbours", info="How many vote.",
+                                   elem_id="transfer-neighbours")
+                self.labels = gr.Slider(1, most, most, step=1, buttons=[], label="Labels per class", info="What the probes hear.",
+                                        elem_id="transfer-labels")
+                self.map = gr.Radio(list(MAPS), value=MAPS[0], label="Map", info="From many numbers to two.",
+                                    elem_id="transfer-map")
+            with gr.Column(min_width=130, scale=1, elem_classes="chance"):
+                self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, elem_id="transfer-seed",
+                                      info="Which labels.", min_width=90)
+                self.again = gr.Button("Draw again", size="sm", elem_id="transfer-again")
+        self.seen = gr.State(None)  # the visitor's photo, with what every encoder makes of it
+        self.asked = gr.Textbox(visible="hidden")  # what the answer to a new photo was asked with
+        self.story = gr.HTML("<p class='note'>Asking every encoder about your photo …</p>" if encoders else "", js_on_load=CLICKS,
+                             elem_id="transfer-story", elem_classes="story-box")
+        self.measured = Measured()
+        self.listen()
+
+    @property
+    def inputs(self) -> list:
+        """What the answer depends on, apart from the photo."""
+        return [self.encoder, self.k, self.labels, self.map, self.seed, self.seen]
+
+    @property
+    def shown(self) -> list:
+        return [self.story, self.seen, self.asked]
+
+    def answer(self, photo: Image.Image, encoder: str, k: int, per_class: int, kind: str, seed: int | None, seen) -> tuple:
+        """The values of `shown` for a photo; a mistake becomes a toast, and the page stays as it was."""
+        if not self.encoders:
+            return gr.skip(), seen, ""
+        with toasts.told():
+            if seen is None or seen[0] is not photo:
+                seen = photo, live_transfer.see(photo, self.encoders)
+            told = story(*seen, encoder, int(k), int(per_class), kind, parse_seed(seed or 0))
+        return told, seen, json.dumps([encoder, k, per_class, kind, seed, time.time_ns()])
+
+    def listen(self) -> None:
+        """Every change answers at once, from what is known of the photo already."""
+        def again(*values):
+            return self.answer(values[-1][0], *values)[0] if values[-1] else gr.skip()
+
+        def clicked(event: gr.EventData, *values):
+            encoder = event._data.get("encoder")
+            if encoder not in self.encoders:
+                return gr.skip()
+            return encoder, again(encoder, *values[1:])
+
+        def checked(asked: str, *values):
+            """A new photo takes a while: what a person turned meanwhile has been answered already, with the wrong photo."""
+            return gr.skip() if not asked or json.loads(asked)[:-1] == list(values[:-1]) else again(*values)
+
+        self.asked.change(checked, [self.asked, *self.inputs], self.story, **QUICK)
+        self.again.click(lambda seed: (int(seed or 0) + 1) % 2**31, self.seed, self.seed, **QUICK)
+        changes = [self.encoder.input, self.k.input, self.labels.input, self.map.input, self.seed.change]
+        gr.on(changes, again, self.inputs, self.story, **QUICK)
+        self.story.select(clicked, self.inputs, [self.encoder, self.story], **QUICK)
+        file, report = PhotoInput(visible=False), gr.JSON(visible=False, label="report")
+        gr.Button(visible=False).click(self.endpoint(), [self.encoder, self.k, self.labels, self.seed, file], report,
+                                       api_name=self.name, concurrency_id="model",
+                                       api_description="What encoders know of ten classes, and of a photo.")
+
+    def endpoint(self) -> Callable:
+        """What the API calls: to accuracies, and where there is a photo, to the votes on it."""
+        def transfer(encoder: str, neighbours: int, labels_per_class: int, seed: int, file=None) -> dict[str, Any]:
+            with toasts.told():
+                if not 1 <= neighbours <= MOST_NEIGHBOURS:
+                    raise ValueError(f"Neighbours must be from 1 to {MOST_NEIGHBOURS}, not {neighbours}.")
+                k, per_class, seed = int(neighbours), int(labels_per_class), parse_seed(seed)
+                known = shipped_features.load(encoder)
+                scores = live_transfer.scores(self.encoders, encoder, k, per_class, seed)
+                tests = len(known.test_labels)
+                results = [{"encoder": score.encoder, "kind": score.kind, "knn": score.knn, "linear": score.linear,
+                            "margin": live_transfer.margin(score.knn, tests)} for score in scores]
+                report = {"encoder": encoder, "neighbours": k, "labels_per_class": per_class, "seed": seed,
+                          "classes": known.classes, "test": tests, "results": results}
+                if file is not None:
+                    votes = live_transfer.votes(live_transfer.see(file, self.encoders), k, per_class, seed)
+                    report["photo"] = [{"encoder": name, "class": known.classes[int(np.argmax(shares))],
+                                        "votes": {label: float(share) for label, share in zip(known.classes, shares)}}
+                                       for name, shares in votes.items()]
+            return report
+
+        return transfer
+
+
+def best(encoders: list[str], per_class: int) -> str | None:
+    """The encoder to open with: the first of those that know most by their neighbours."""
+    trained = [name for name in encoders if live_transfer.kind_of(name) == "trained"]
+    return max(trained, key=lambda name: live_transfer.knn(name, NEIGHBOURS, per_class, 0), default=None)
+
+
+def story(photo: Image.Image, own: dict, encoder: str, k: int, per_class: int, kind: str, seed: int) -> str:
+    """The four steps as HTML. Raises ValueError for an encoder, a map or a number of labels that there is not."""
+    known = shipped_features.load(encoder)
+    scores = live_transfer.scores(own, encoder, k, per_class, seed)
+    shown = live_transfer.map_of(encoder, kind, k, per_class, seed, own[encoder])
+    votes = live_transfer.votes(own, k, per_class, seed)
+    labels, tests, classes = len(shown.labelled), len(known.test_labels), len(known.classes)
+    half = live_transfer.margin(next(score.knn for score in scores if score.encoder == encoder), tests)
+    if kind == "PCA":
+        how = f"in the two directions in which {title(encoder)}'s features differ most (PCA: {shown.explained:.0%} of variance)"
+        where = "which is projected alike"
+    else:
+        how = f"as {title(encoder)} sees them: similar ones lie near each other (t-SNE)"
+        where = f"which lies at the weighted mean of its {min(k, len(shown.classes))} most similar"
+    mapped = (f"{len(shown.classes):,} photos {how}. Full colour: the {labels:,} with labels; lines: those that vote on yours, "
+              f"{where}.")
+    judged = (f"Right answers on {tests} photos that no probe has heard of, after {labels:,} labels. Thin line: 95% interval, "
+              f"±{100 * half:.1f} points; what differs by less may be luck. Upright mark: chance, {1 / classes:.0%}. "
+              "Hatched: never trained.")
+    voted = (f"The vote of the {min(k, labels)} most similar labelled photos, the more similar the weightier. There are only "
+             f"{classes} classes: anything else gets the nearest of them.")
+    order = [score.encoder for score in scores]
+    return '<div class="story transfer">' + "".join((
+        step(1, "Features", "features", features_html(photo, own[encoder][0].numpy(), known.train.numpy(), encoder)),
+        step(2, "Map", "map", map_html(shown, known.classes, photo, mapped)),
+        step(3, "Accuracy", "accuracy", accuracy_html(scores, encoder, tests, classes, judged)),
+        step(4, "Your photo", "votes", votes_html(votes, order, encoder, known.classes, voted)))) + "</div>"

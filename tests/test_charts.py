@@ -1,0 +1,101 @@
+"""The charts of the transfer table, of any part of its rows."""
+
+import pytest
+
+from ssl_demo import charts
+from ssl_demo.pretext import all_tasks
+
+FILL, VIEWS = (next(name for name, task in all_tasks().items() if word in task.card.family.lower()) for word in ("fill", "views"))
+
+
+def row(encoder, protocol="knn", labels=None, accuracy=0.5, spread=None):
+    return {"encoder": encoder, "kind": "trained", "protocol": protocol, "labels_per_class": labels, "accuracy": accuracy,
+            "spread": spread}
+
+
+def words(figure):
+    """Everything that a figure writes."""
+    texts = [annotation.text for annotation in figure.layout.annotations]
+    for trace in figure.data:
+        texts += [trace.name or "", *(str(text) for text in trace.text or ()), *(str(y) for y in trace.y if y is not None)]
+    return " ".join(texts)
+
+
+def test_the_shipped_table_is_drawn():
+    table = charts.table()
+    rows = table["rows"]
+    for labels in charts.counts(rows):
+        assert len(charts.bars(rows, labels).data) > 3
+    for name in charts.trained(rows):
+        assert charts.name_of(name) in words(charts.bars(rows))
+        assert charts.name_of(name) in words(charts.curves(rows, "knn", 916)) or not charts.find(rows, name, "knn", None)
+    assert charts.gap_sentence(rows, table["test"]).endswith((".", "”."))
+
+
+@pytest.mark.parametrize("rows", [[], [row("pixels")], [row(f"{FILL}:untrained")], [row(FILL)], [row("a_task_of_later")]])
+def test_any_part_of_the_rows_will_do(rows):
+    for figure in (charts.bars(rows), charts.bars(rows, 10), charts.curves(rows, "knn", 916), charts.gap(rows),
+                   charts.curves(rows, "finetune", 916)):  # fmt: skip
+        assert figure.layout.height > 100 and figure.to_json()
+    assert charts.gap_sentence(rows, 100).startswith("Not measured yet")
+    assert "not measured" in words(charts.gap(rows)) and "not measured" in words(charts.curves(rows, "finetune", 916))
+
+
+def test_bars_stand_beside_untrained_and_pixels_with_their_spread():
+    figure = charts.bars([row(FILL, accuracy=0.4, spread=0.03), row(f"{FILL}:untrained", accuracy=0.3),
+                          row("pixels", accuracy=0.2), row(VIEWS, "linear", accuracy=0.6)])
+    bar = next(trace for trace in figure.data if trace.type == "bar" and trace.xaxis == "x")
+    assert list(bar.x) == [40] and list(bar.error_x.array) == [3] and list(bar.y) == [charts.name_of(FILL)]
+    assert {"the same network, untrained", "bare pixels"} <= {trace.name for trace in figure.data}
+    shown = [trace.name for trace in figure.data if trace.showlegend]
+    assert len(shown) == len(set(shown)), "once in the legend"
+    absent = {trace.xaxis: list(trace.y) for trace in figure.data if trace.type == "scatter" and trace.mode == "text"}
+    assert absent["x"] == [charts.name_of(VIEWS)] and absent["x2"] == [charts.name_of(FILL)] and len(absent["x3"]) == 2
+
+
+def test_curves_are_on_a_logarithmic_axis_with_all_at_its_place():
+    rows = [row(FILL, labels=10, accuracy=0.2, spread=0.01), row(FILL, labels=100, accuracy=0.3), row(FILL, accuracy=0.4)]
+    figure = charts.curves(rows, "knn", 916)
+    line = figure.data[0]
+    assert list(line.x) == [10, 100, 916] and list(line.y) == [20, 30, 40] and list(line.error_y.array) == [1, 0, 0]
+    assert figure.layout.xaxis.type == "log" and figure.layout.xaxis.ticktext[-1] == "all (916)"
+
+
+def pair(encoder, linear, tuned):
+    return [row(encoder, "linear", accuracy=linear), row(encoder, "finetune", accuracy=tuned)]
+
+
+@pytest.mark.parametrize("fill, views, verdict", [
+    ((0.3, 0.8), (0.6, 0.7), "as the MAE paper found"),
+    ((0.5, 0.6), (0.3, 0.8), "the opposite of what the MAE paper found"),
+    ((0.5, 0.6), (0.5, 0.61), "does not show here"),
+])
+def test_the_sentence_follows_from_the_rows(fill, views, verdict):
+    rows = pair(FILL, *fill) + pair(VIEWS, *views)
+    sentence = charts.gap_sentence(rows, 1500)
+    assert verdict in sentence and f"adds {100 * (fill[1] - fill[0]):.1f} points" in sentence and "(1 measured)" in sentence
+    assert list(charts.gaps(rows)[1]) == [name for name in all_tasks() if name in (FILL, VIEWS)]
+    few = charts.gap_sentence(rows, 8)
+    assert "does not show here" in few, "eight test photos tell nothing"
+
+
+def test_gaps_are_of_the_most_labels_that_both_were_measured_with():
+    rows = [row(FILL, "linear", accuracy=0.5), *(dict(one, labels_per_class=10) for one in pair(FILL, 0.2, 0.3))]
+    assert charts.gaps(rows) == (10, {FILL: (0.2, 0.3)})
+    rows += [row(FILL, "finetune", accuracy=0.6)]
+    assert charts.gaps(rows) == (None, {FILL: (0.5, 0.6)})
+    rows += [dict(one, labels_per_class=10) for one in pair(VIEWS, 0.6, 0.7)]
+    assert charts.gaps(rows)[0] == 10, "rather both families with few labels than one with all"
+    assert charts.gap_sentence(rows, 1500).startswith("With 10 labels a class, fine-tuning adds 10.0 points")
+
+
+def test_labels_move_apart_and_keep_their_order():
+    apart = charts._apart([1.0, 1.1, 1.2, 9.0], 2.0)
+    assert all(above - below >= 2 - 1e-3 for below, above in zip(apart, apart[1:])) and apart[3] == pytest.approx(9.0, abs=0.1)
+
+
+def test_all_charts_share_one_template():
+    figures = [charts.bars([]), charts.curves([], "knn", 9), charts.gap([])]
+    assert len({figure.layout.template.to_json() if hasattr(figure.layout.template, "to_json") else str(figure.layout.template)
+                for figure in figures}) == 1  # fmt: skip
+    assert all(figure.layout.template.layout.font.size >= 12 for figure in figures)

@@ -1,0 +1,183 @@
+"""The transfer room: its accuracies are the probes', nothing hears test labels, and a visitor's photo lies where it should."""
+
+import json
+import re
+
+import gradio as gr
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from ssl_demo import live_transfer, probes, shipped_features
+from ssl_demo.embedding import bundled_encoders
+from ssl_demo.labelled import drawn
+from ssl_demo.shipped_features import Shipped
+from ssl_demo.ui import transfer_drawing, transfer_room
+
+K, N, CLASSES = 4, 6, ("church", "gas_pump", "tench")
+OTHER = bundled_encoders()[0]
+CACHED = (live_transfer.knn, live_transfer.linear, live_transfer._pca, live_transfer._directions, shipped_features.load)
+
+
+@pytest.fixture
+def known(tmp_path, monkeypatch):
+    """Made-up features of two encoders, whose classes lie apart with some noise; returns those of pixels."""
+    monkeypatch.setattr(shipped_features, "folder", lambda: tmp_path)
+    for cached in CACHED:
+        cached.cache_clear()
+    random, labels = np.random.default_rng(0), np.repeat(np.arange(3), N)
+    centres = random.normal(size=(3, 192))
+    for name in ("pixels", OTHER):
+        train, test = (torch.from_numpy(centres[labels] + 2.2 * random.normal(size=(3 * N, 192))).float() for _ in range(2))
+        shipped_features.save(Shipped(name, CLASSES, train, labels, test, labels, random.uniform(-1, 1, (6 * N, 2)),
+                                      shipped_features.identity(name)))
+    yield shipped_features.load("pixels")
+    for cached in CACHED:
+        cached.cache_clear()
+
+
+def test_accuracies_are_those_of_the_probes_on_the_same_arrays(known):
+    for per_class, seed in ((1, 0), (3, 5)):
+        places = drawn(known.train_labels, CLASSES, per_class, seed)
+        heard = known.train[places], known.train_labels[places]
+        shares, _ = probes.linear(*heard, known.test, 3, seed)
+        assert live_transfer.linear("pixels", per_class, seed) == probes.accuracy(shares, known.test_labels)
+        assert live_transfer.knn("pixels", K, per_class, seed) == probes.accuracy(probes.knn(*heard, known.test, 3, K),
+                                                                                 known.test_labels)
+    scores = live_transfer.scores(["pixels", OTHER], OTHER, K, 3, 0)
+    assert [score.knn for score in scores] == sorted((score.knn for score in scores), reverse=True)
+    assert {score.encoder: (score.kind, score.linear is not None) for score in scores} == {
+        "pixels": ("pixels", False), OTHER: ("trained", True)}
+
+
+def test_no_probe_hears_a_test_label_and_none_more_than_were_drawn(known, monkeypatch):
+    heard = []
+
+    def recorded(ask):
+        def record(train, labels, test, *rest):
+            heard.append((train, labels))
+            return ask(train, labels, test, *rest)
+
+        return record
+
+    monkeypatch.setattr(probes, "knn", recorded(probes.knn))
+    monkeypatch.setattr(probes, "linear", recorded(probes.linear))
+    live_transfer.scores(["pixels"], "pixels", K, 2, 1)
+    live_transfer.votes({"pixels": known.train[:1]}, K, 2, 1)
+    places = drawn(known.train_labels, CLASSES, 2, 1)
+    assert len(heard) == 3
+    for train, labels in heard:
+        assert torch.equal(train, known.train[places]) and np.array_equal(labels, known.train_labels[places])
+        assert not np.shares_memory(labels, known.test_labels)
+
+
+def test_the_vote_on_a_photo_is_its_neighbours(known):
+    own = {"pixels": known.train[7:8]}
+    alone = live_transfer.votes(own, 1, N, 0)["pixels"]
+    assert alone.tolist() == [0, 1, 0], "the photo itself is among those with labels, and is its own nearest"
+    shares = live_transfer.votes(own, K, N, 0)["pixels"]
+    similarity = F.normalize(known.train, dim=1) @ F.normalize(known.train[7:8], dim=1)[0]
+    near = similarity.argsort(descending=True)[:K]
+    weights = ((similarity[near] - 1) / probes.TEMPERATURE).exp()
+    expected = [float(weights[known.train_labels[near.numpy()] == label].sum() / weights.sum()) for label in range(3)]
+    assert shares == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", live_transfer.MAPS)
+def test_a_photo_that_is_on_the_map_already_falls_on_itself(known, kind):
+    shown = live_transfer.map_of("pixels", kind, 1, N, 0, known.train[7:8])
+    assert shown.own == pytest.approx(shown.points[7], abs=1e-4) and shown.voters.tolist() == [7]
+    assert np.abs(shown.points).max() <= 1 + 1e-6 and len(shown.points) == len(shown.classes) == 6 * N
+    assert (shown.explained is None) == (kind != "PCA")
+
+
+def test_tsne_puts_a_photo_at_the_weighted_mean_of_its_neighbours(known):
+    shown = live_transfer.map_of("pixels", "t-SNE", 3, 1, 0, torch.ones(1, 192))
+    everything = F.normalize(torch.cat([known.train, known.test]), dim=1)
+    similarity = (everything @ F.normalize(torch.ones(1, 192), dim=1)[0]).numpy()
+    near = np.argsort(-similarity)[:3]
+    weights = np.exp(similarity[near] / probes.TEMPERATURE)
+    assert shown.own == pytest.approx((weights[:, None] * shown.points[near]).sum(axis=0) / weights.sum(), abs=1e-4)
+    assert set(shown.voters) == set(shown.labelled) and shown.weights.sum() == pytest.approx(1), "three labels, three votes"
+
+
+def test_what_is_out_of_range_is_refused(known):
+    with pytest.raises(ValueError, match="from 1 to 6, not 7"):
+        live_transfer.scores(["pixels"], "pixels", K, 7, 0)
+    with pytest.raises(ValueError, match="t-SNE or PCA, not “UMAP”"):
+        live_transfer.map_of("pixels", "UMAP", K, 1, 0)
+    with pytest.raises(ValueError, match="no features of “nothing”"):
+        live_transfer.knn("nothing", K, 1, 0)
+
+
+def test_the_margin_is_the_binomials():
+    assert live_transfer.margin(0.5, 600) == pytest.approx(0.04, abs=0.0005) and live_transfer.margin(1.0, 600) == 0
+
+
+# The room
+
+
+@pytest.fixture
+def room(known):
+    with gr.Blocks():
+        return transfer_room.TransferRoom()
+
+
+def test_a_photo_is_seen_once_and_asked_about_often(room, monkeypatch):
+    photo, looked = Image.new("RGB", (60, 40), "#6a3"), []
+    see = live_transfer.see
+    monkeypatch.setattr(live_transfer, "see", lambda *of: looked.append(of) or see(*of))
+    story, seen, asked = room.answer(photo, "pixels", 3, 2, "PCA", 0, None)
+    again, same, _ = room.answer(photo, OTHER, 3, 6, "t-SNE", 1, seen)
+    assert len(looked) == 1 and same is seen and story != again and json.loads(asked)[:-1] == ["pixels", 3, 2, "PCA", 0]
+    assert room.answer(Image.new("RGB", (9, 9)), "pixels", 3, 2, "PCA", 0, seen)[1] is not seen and len(looked) == 2
+    assert story.count("<section") == 4 and 'aria-pressed="true"' in story and "gas pump" in story and "tench (fish)" in story
+    assert "6 labels" in story and "18 photos" in story and "36 photos" in story and "chance, 33%" in story
+
+
+def test_a_mistake_is_one_sentence(room):
+    with pytest.raises(gr.Error, match="from 1 to 6"):
+        room.answer(Image.new("RGB", (9, 9)), "pixels", 3, 50, "PCA", 0, None)
+
+
+def test_without_features_the_room_says_so(known, tmp_path):
+    for path in tmp_path.glob("*.safetensors"):
+        path.unlink()
+    with gr.Blocks():
+        empty = transfer_room.TransferRoom()
+    answer, *_ = empty.answer(Image.new("RGB", (9, 9)), None, 3, 1, "PCA", 0, None)
+    assert empty.encoders == [] and answer == gr.skip()
+
+
+def test_every_class_has_a_mark_of_its_own():
+    paths = {(transfer_drawing.shape(kind, 0, 0, 3), transfer_drawing.style(kind).split()[1]) for kind in range(10)}
+    assert len(paths) == 10, "also without colours"
+    assert all(re.fullmatch(r"[MahvlzmL0-9.,\- ]+", path) for path, _ in paths)
+
+
+def test_names_are_text(known):
+    photo = Image.new("RGB", (9, 9))
+    shown = live_transfer.map_of("pixels", "PCA", 1, 1, 0, known.train[:1])
+    drawn_map = transfer_drawing.map_html(shown, ["<b>", "b", "c"], photo, "<i>")
+    assert "<b>" not in drawn_map and "<i>" not in drawn_map and "&lt;b&gt;" in drawn_map
+
+
+# The endpoint of the running app
+
+
+def test_the_endpoint_tells_accuracies_and_the_votes_on_a_photo(url, files):
+    from gradio_client import Client, handle_file
+
+    client = Client(url, verbose=False)
+    name = shipped_features.available()[0]
+    report = client.predict(encoder=name, neighbours=5, labels_per_class=3, seed=2, file=handle_file(str(files / "plain.png")),
+                            api_name="/transfer")
+    found = {result["encoder"]: result for result in report["results"]}
+    assert set(found) == set(shipped_features.available()) == {vote["encoder"] for vote in report["photo"]}
+    assert found[name]["knn"] == live_transfer.knn(name, 5, 3, 2) and found[name]["linear"] == live_transfer.linear(name, 3, 2)
+    assert all(sum(vote["votes"].values()) == pytest.approx(1, abs=1e-4) for vote in report["photo"])
+    assert "photo" not in client.predict(encoder=name, neighbours=5, labels_per_class=3, seed=2, file=None, api_name="/transfer")
+    with pytest.raises(Exception, match="from 1 to 100, not 0|minimum"):
+        client.predict(encoder=name, neighbours=5, labels_per_class=0, seed=2, file=None, api_name="/transfer")
