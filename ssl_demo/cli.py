@@ -182,8 +182,9 @@ def _train(options) -> dict | None:
     from . import checkpoints
     from .clips import load_clips
     from .data import load_photos
+    from .distributed import processes
     from .pretext import create
-    from .training import evaluate, load_checkpoint, processes, train, with_settings
+    from .training import evaluate, load_checkpoint, train, with_settings
 
     settings = _pairs(options.config)
     task, recipe = with_settings(type(create(options.task)), settings)
@@ -195,9 +196,12 @@ def _train(options) -> dict | None:
     _make_folder(out.parent)
     load = load_clips if task.card.input == "video" else load_photos
     # A part is kept for watching: recipes are chosen on it, and held-out photos stay out of every choice.
-    learned, kept = load(options.data, recipe.side, limit=options.limit, seed=options.seed).apart()
+    state = processes()
+    with state.local_main_process_first():  # one of a machine's decodes the photos, and the others find them decoded
+        learned, kept = load(options.data, recipe.side, limit=options.limit, seed=options.seed).apart()
     last = None
-    with tqdm(total=1.0, desc=options.task, file=sys.stderr, bar_format="{desc} {percentage:3.0f}% {elapsed} {postfix}") as bar:
+    with tqdm(total=1.0, desc=options.task, file=sys.stderr, disable=not state.is_main_process,
+              bar_format="{desc} {percentage:3.0f}% {elapsed} {postfix}") as bar:
         log, checkpoint = out.with_suffix(".jsonl"), out.with_suffix(".checkpoint")
         history = out.with_suffix(".history")
         if options.resume is None:
@@ -214,7 +218,7 @@ def _train(options) -> dict | None:
                 bar.set_postfix_str(f"step {last.step}, loss {last.loss:.4f}, {watched} {last.metric:.4f}, "
                                     f"{last.images_per_second:.0f} images/s", refresh=False)
                 bar.update(last.progress - bar.n)
-                if last.alarm and last.alarm != alarm:
+                if last.alarm and last.alarm != alarm and state.is_main_process:
                     tqdm.write(f"step {last.step}: {last.alarm}", file=sys.stderr)
                 alarm = last.alarm
         except FloatingPointError as error:
@@ -222,7 +226,7 @@ def _train(options) -> dict | None:
         except KeyboardInterrupt:
             print(f"\nstopped; go on with --resume {checkpoint}", file=sys.stderr)
             raise
-    if not processes().is_main_process:
+    if not state.is_main_process:
         return None
     metrics = evaluate(task, last.model, kept, options.seed) if len(kept) else {}  # clips without masks have nothing to score
     score, minutes = metrics.get(task.card.metric), last.seconds / 60

@@ -26,6 +26,20 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+# Of every task a network that a few steps cost next to nothing.
+SMALL = {"rotation": ["size=32", "width=8", "depths=[1,1]"],
+         "relative_patch": ["size=64", "patch=12", "jitter=1", "width=8", "depths=[1,1,1]"],
+         "jigsaw": ["size=32", "tile=8", "width=8", "depths=[1,1]", "permutations=20"],
+         "inpainting": ["size=32", "width=8", "depths=[1,1,1]"],
+         "colorization": ["size=32", "width=8", "depths=[1,1]", "decoder_width=8"],
+         "split_brain": ["size=32", "width=8", "depths=[1,1]", "decoder_width=8"],
+         "video_color": ["size=32", "width=8", "depths=[1,1]", "features=32", "clusters=4"],
+         "mae": ["size=32", "width=32", "depth=1", "heads=2", "decoder_width=32", "decoder_depth=1"],
+         "moco": ["size=32", "view=24", "width=8", "depths=[1,1]", "features=16", "queue=32"],
+         "simclr": ["size=32", "view=24", "width=8", "depths=[1,1]", "hidden=32", "projection=16"],
+         "cpc": ["size=32", "cell=16", "stride=8", "patch=12", "width=8", "depths=[1,1]", "features=32"],
+         "dino": ["size=32", "view=16", "local=8", "stem_width=8", "stem_depths=[1,1]", "width=32", "depth=1", "heads=2",
+                  "hidden=32", "bottleneck=8", "prototypes=32"]}  # fmt: skip
 SKIMAGE = ("astronaut", "chelsea", "coffee", "rocket")  # credited in ssl_demo/examples.py
 
 
