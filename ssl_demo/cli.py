@@ -180,8 +180,6 @@ def _train(options) -> dict | None:
     from tqdm import tqdm
 
     from . import checkpoints
-    from .clips import load_clips
-    from .data import load_photos
     from .distributed import processes
     from .pretext import create
     from .training import evaluate, load_checkpoint, train, with_settings
@@ -194,11 +192,10 @@ def _train(options) -> dict | None:
     if options.resume is not None:
         load_checkpoint(options.resume, task, recipe, options.seed)  # what is wrong with it is said before the photos are read
     _make_folder(out.parent)
-    load = load_clips if task.card.input == "video" else load_photos
     # A part is kept for watching: recipes are chosen on it, and held-out photos stay out of every choice.
     state = processes()
     with state.local_main_process_first():  # one of a machine's decodes the photos, and the others find them decoded
-        learned, kept = load(options.data, recipe.side, limit=options.limit, seed=options.seed).apart()
+        learned, kept = _load_to_learn(options, recipe.side, task.card.input == "video").apart()
     last = None
     with tqdm(total=1.0, desc=options.task, file=sys.stderr, disable=not state.is_main_process,
               bar_format="{desc} {percentage:3.0f}% {elapsed} {postfix}") as bar:
@@ -235,11 +232,25 @@ def _train(options) -> dict | None:
               "minutes": minutes, "loss_first": curve[0]["loss"], "loss_last": last.loss, "score": score,
               "file": str(out)}
     card = {"metric": task.card.metric, "validation": {"score": score, "images": len(kept), "metrics": metrics},
-            "data": _names(options.data), "photos": len(learned), "steps": last.step, "images_seen": last.images,
-            "minutes": round(minutes, 2), "machine": checkpoints.machine(), "seed": options.seed, "recipe": _plain(recipe),
+            "data": _names(options.data), "photos": None if hasattr(learned, "source") else len(learned),
+            "steps": last.step, "images_seen": last.images, "minutes": round(minutes, 2),
+            "machine": checkpoints.machine(), "seed": options.seed, "recipe": _plain(recipe),
             "date": time.strftime("%Y-%m-%d"), "command": options.typed, "curve": curve}
     checkpoints.save_weights(out, task, last.model, card)
     return report
+
+
+def _load_to_learn(options, side: int, clips: bool):
+    """Photos or clips, or photos that are streamed."""
+    from .clips import load_clips
+    from .data import load_photos
+    from .streaming import SCHEME, open_stream
+
+    if not any(path.startswith(SCHEME) for path in options.data):
+        return (load_clips if clips else load_photos)(options.data, side, limit=options.limit, seed=options.seed)
+    if clips or len(options.data) > 1 or options.limit:
+        raise ValueError(f"{SCHEME}… streams photos, not clips, and takes neither other data beside it nor --limit.")
+    return open_stream(options.data[0], side)
 
 
 def _bench(options) -> dict:
@@ -263,7 +274,7 @@ def _curve(log: Path, points: int = 24) -> list[dict]:
 
 
 def _names(paths: list[str]) -> list[str]:
-    return [path if path.startswith("torchvision:") else Path(path).name for path in paths]
+    return [path if path.startswith(("torchvision:", "hf:")) else Path(path).name for path in paths]
 
 
 def _plain(recipe) -> dict:

@@ -21,6 +21,7 @@ from .clips import ClipBatches, Clips
 from .data import Batches, Photos, centre, prefetch
 from .distributed import gather, mean, processes, share, share_batch_norm
 from .pretext import PretextTask, Recipe
+from .streaming import Stream, StreamBatches
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,8 @@ def batches_of(task: PretextTask, photos: Photos | Clips, recipe: Recipe, seed: 
     """step -> this process's share of its images, or clips."""
     if task.card.input == "video":
         return ClipBatches(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, rank, world)
-    return Batches(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, recipe.color, rank, world)
+    kind = StreamBatches if isinstance(photos, Stream) else Batches
+    return kind(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, recipe.color, rank, world)
 
 
 def schedule(progress: float, warmup: float) -> float:
