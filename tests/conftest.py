@@ -51,6 +51,11 @@ def shared(name):
     return path
 
 
+def generator(seed=0):
+    """All chance of a test."""
+    return torch.Generator().manual_seed(seed)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _remove_cache():
     yield
@@ -133,22 +138,30 @@ def two_processes():
 
 
 @pytest.fixture(autouse=True)
-def _forget_networks():
-    """Networks are cached for the life of an app; here weights come and go."""
+def _one_thread():
     yield
-    from ssl_demo.inference import load
-
-    load.cache_clear()
     torch.set_num_threads(1)  # commands choose their own
 
 
 @pytest.fixture
-def no_weights(tmp_path, monkeypatch):
+def weights_in(monkeypatch):
+    """weights_in(folder): for the time of a test, that folder is where bundled weights lie."""
+    from ssl_demo.inference import load
+
+    def weights_in(folder):
+        monkeypatch.setattr("ssl_demo.checkpoints.WEIGHTS", folder)
+        load.cache_clear()  # networks are cached for the life of an app; here weights come and go
+        return folder
+
+    yield weights_in
+    load.cache_clear()
+
+
+@pytest.fixture
+def no_weights(tmp_path, weights_in):
     """An empty folder in place of the bundled weights; returns it."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    monkeypatch.setattr("ssl_demo.checkpoints.WEIGHTS", folder)
-    return folder
+    (tmp_path / "weights").mkdir()
+    return weights_in(tmp_path / "weights")
 
 
 @pytest.fixture(scope="session")

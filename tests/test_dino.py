@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import generator
 
 from ssl_demo import inference
 from ssl_demo.data import centre
@@ -33,10 +34,6 @@ def images(photos):
 def model(task):
     torch.manual_seed(0)
     return task.build().eval()
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 # Crops

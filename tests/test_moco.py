@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import generator
 
 from ssl_demo import drawing, inference, momentum
 from ssl_demo.checkpoints import load_weights, save_weights
@@ -41,10 +42,6 @@ def model(task):
 def trained(task, photos):
     *_, last = train(task, photos, SHORT, steps=12, every=1e9)
     return last.model
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def keys_of(number, count=8):
