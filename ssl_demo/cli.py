@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     transfer.add_argument("--threads", type=_count, help="processor threads of PyTorch")
 
     train = command("train", _train, "train a task and write its weights and their card")
-    train.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders, tars, or torchvision:NAME")
+    train.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders, tars, torchvision:NAME, or hf:NAME")
     length = train.add_mutually_exclusive_group(required=True)
     length.add_argument("--steps", type=_count)
     length.add_argument("--minutes", type=_minutes)
