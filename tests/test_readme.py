@@ -33,7 +33,10 @@ def test_ci_runs_the_line_that_readme_gives():
     assert len(lines) == 1 and "README.md" in (ROOT / ".ci" / "run").read_text()
 
 
-@pytest.mark.parametrize("line", re.findall(r"^(?:python|torchrun.*|accelerate.*) -m ssl_demo (.+?)(?:\s+#.*)?$", README, re.MULTILINE))
+LINES = re.findall(r"^(?:python|torchrun.*|accelerate.*) -m ssl_demo (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", LINES)
 def test_command_lines_parse(line):
     options = _parser().parse_args(shlex.split(line))
     assert callable(options.command) and getattr(options, "task", "mae") in all_tasks()
