@@ -22,7 +22,7 @@ from .data import Batches, Photos
 from .images import load_photo, square
 
 BUFFER = 1000  # photos that wait, undecoded, to be drawn from
-KEPT = 500  # photos that are never trained on: to watch the training by, and to count colours in before it
+KEPT = 500  # photos that are read first, and never trained on: to watch the training by
 HOPELESS = 1000  # so many photos in a row that cannot be read are no accident
 SCHEME = "hf:"
 _SPEC = re.compile(rf"{SCHEME}((?:\w+://)?[^:]+)(?::([^:]*))?(?::([^:]+))?$")
@@ -31,15 +31,16 @@ _BUILDERS = {".tar": "webdataset", ".parquet": "parquet"}  # of files by pattern
 
 @dataclass
 class Stream(Photos):
-    """The photos kept from training, as `Photos` (named by their checksums), and the source of all others."""
+    """A source of photos and, as `Photos` named by their checksums, the first of them: colours are counted in these."""
 
     spec: str = ""
     source: Any = None  # a datasets.IterableDataset of one column, of pictures not decoded
+    watched: Photos | None = None  # of the first, those to watch the training by
     kept: set[str] = field(default_factory=set)  # checksums of what is not trained on
 
     def apart(self) -> tuple["Stream", Photos]:
         """(to learn from, to watch the training by)."""
-        return self, Photos(self.array, self.names, index=self.index)
+        return self, self.watched
 
     def files(self, seed: tuple[int, ...], rank: int = 0, world: int = 1) -> Iterator[bytes]:
         """The files of all photos to train on, one epoch after another without end, as rank `rank` of `world` gets them."""
@@ -116,7 +117,8 @@ def open_stream(spec: str, side: int = 144) -> Stream:
                          f"There are no photos in {spec}.")
     first = Photos(np.stack(list(good.values())), list(good))
     learned, kept = (first.take([]), first) if len(files) == KEPT else first.apart()
-    return Stream(kept.array, kept.names, len(files) - len(good), kept.index, spec, source, set(kept.names) - set(learned.names))
+    out = set(kept.names) - set(learned.names)
+    return Stream(first.array, first.names, len(files) - len(good), None, spec, source, kept, out)
 
 
 def _files(spec: str, source) -> Iterator[bytes]:
