@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     transfer.add_argument("--threads", type=_count, help="processor threads of PyTorch")
 
     train = command("train", _train, "train a task and write its weights and their card")
-    train.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders, tars, or torchvision:NAME")
+    train.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders, tars, torchvision:NAME, or hf:NAME")
     length = train.add_mutually_exclusive_group(required=True)
     length.add_argument("--steps", type=_count)
     length.add_argument("--minutes", type=_minutes)
@@ -180,10 +180,9 @@ def _train(options) -> dict | None:
     from tqdm import tqdm
 
     from . import checkpoints
-    from .clips import load_clips
-    from .data import load_photos
+    from .distributed import processes
     from .pretext import create
-    from .training import evaluate, load_checkpoint, processes, train, with_settings
+    from .training import evaluate, load_checkpoint, train, with_settings
 
     settings = _pairs(options.config)
     task, recipe = with_settings(type(create(options.task)), settings)
@@ -193,11 +192,13 @@ def _train(options) -> dict | None:
     if options.resume is not None:
         load_checkpoint(options.resume, task, recipe, options.seed)  # what is wrong with it is said before the photos are read
     _make_folder(out.parent)
-    load = load_clips if task.card.input == "video" else load_photos
     # A part is kept for watching: recipes are chosen on it, and held-out photos stay out of every choice.
-    learned, kept = load(options.data, recipe.side, limit=options.limit, seed=options.seed).apart()
+    state = processes()
+    with state.local_main_process_first():  # one of a machine's decodes the photos, and the others find them decoded
+        learned, kept = _load_to_learn(options, recipe.side, task.card.input == "video").apart()
     last = None
-    with tqdm(total=1.0, desc=options.task, file=sys.stderr, bar_format="{desc} {percentage:3.0f}% {elapsed} {postfix}") as bar:
+    with tqdm(total=1.0, desc=options.task, file=sys.stderr, disable=not state.is_main_process,
+              bar_format="{desc} {percentage:3.0f}% {elapsed} {postfix}") as bar:
         log, checkpoint = out.with_suffix(".jsonl"), out.with_suffix(".checkpoint")
         history = out.with_suffix(".history")
         if options.resume is None:
@@ -214,7 +215,7 @@ def _train(options) -> dict | None:
                 bar.set_postfix_str(f"step {last.step}, loss {last.loss:.4f}, {watched} {last.metric:.4f}, "
                                     f"{last.images_per_second:.0f} images/s", refresh=False)
                 bar.update(last.progress - bar.n)
-                if last.alarm and last.alarm != alarm:
+                if last.alarm and last.alarm != alarm and state.is_main_process:
                     tqdm.write(f"step {last.step}: {last.alarm}", file=sys.stderr)
                 alarm = last.alarm
         except FloatingPointError as error:
@@ -222,7 +223,7 @@ def _train(options) -> dict | None:
         except KeyboardInterrupt:
             print(f"\nstopped; go on with --resume {checkpoint}", file=sys.stderr)
             raise
-    if not processes().is_main_process:
+    if not state.is_main_process:
         return None
     metrics = evaluate(task, last.model, kept, options.seed) if len(kept) else {}  # clips without masks have nothing to score
     score, minutes = metrics.get(task.card.metric), last.seconds / 60
@@ -231,11 +232,25 @@ def _train(options) -> dict | None:
               "minutes": minutes, "loss_first": curve[0]["loss"], "loss_last": last.loss, "score": score,
               "file": str(out)}
     card = {"metric": task.card.metric, "validation": {"score": score, "images": len(kept), "metrics": metrics},
-            "data": _names(options.data), "photos": len(learned), "steps": last.step, "images_seen": last.images,
-            "minutes": round(minutes, 2), "machine": checkpoints.machine(), "seed": options.seed, "recipe": _plain(recipe),
+            "data": _names(options.data), "photos": None if hasattr(learned, "source") else len(learned),
+            "steps": last.step, "images_seen": last.images, "minutes": round(minutes, 2),
+            "machine": checkpoints.machine(), "seed": options.seed, "recipe": _plain(recipe),
             "date": time.strftime("%Y-%m-%d"), "command": options.typed, "curve": curve}
     checkpoints.save_weights(out, task, last.model, card)
     return report
+
+
+def _load_to_learn(options, side: int, clips: bool):
+    """Photos or clips, or photos that are streamed."""
+    from .clips import load_clips
+    from .data import load_photos
+    from .streaming import SCHEME, open_stream
+
+    if not any(path.startswith(SCHEME) for path in options.data):
+        return (load_clips if clips else load_photos)(options.data, side, limit=options.limit, seed=options.seed)
+    if clips or len(options.data) > 1 or options.limit:
+        raise ValueError(f"{SCHEME}… streams photos, not clips, and takes neither other data beside it nor --limit.")
+    return open_stream(options.data[0], side)
 
 
 def _bench(options) -> dict:
@@ -259,7 +274,7 @@ def _curve(log: Path, points: int = 24) -> list[dict]:
 
 
 def _names(paths: list[str]) -> list[str]:
-    return [path if path.startswith("torchvision:") else Path(path).name for path in paths]
+    return [path if path.startswith(("torchvision:", "hf:")) else Path(path).name for path in paths]
 
 
 def _plain(recipe) -> dict:

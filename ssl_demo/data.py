@@ -267,14 +267,18 @@ class Batches:
         count, numbers = len(self.photos), range(step * self.batch_size, (step + 1) * self.batch_size)[self.rank::self.world]
         return [_permutation(count, self.seed, number // count)[number % count] for number in numbers]
 
+    def pixels(self, step: int) -> np.ndarray:
+        """The photos of this process's share of a batch, (batch_size / world, side, side, 3) uint8."""
+        return self.photos.array[self.photos.index[self.places(step)]]
+
     def __call__(self, step: int) -> torch.Tensor:
-        rows = self.photos.index[self.places(step)]
+        pixels = self.pixels(step)
         chance = np.random.default_rng([self.seed, 1, step]).random((self.batch_size, 7), dtype=np.float32)
         chance = torch.from_numpy(chance[self.rank::self.world])
-        out = torch.empty(len(rows), 3, self.size, self.size)
-        for first in range(0, len(rows), 8):  # 8 photos and what is made of them fit into the processor's cache
+        out = torch.empty(len(pixels), 3, self.size, self.size)
+        for first in range(0, len(pixels), 8):  # 8 photos and what is made of them fit into the processor's cache
             part = slice(first, first + 8)
-            out[part] = self._augment(self.photos.array[rows[part]], chance[part])
+            out[part] = self._augment(pixels[part], chance[part])
         return out
 
     def _augment(self, pixels: np.ndarray, chance: torch.Tensor) -> torch.Tensor:

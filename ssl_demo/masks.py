@@ -1,6 +1,6 @@
-"""How well objects were followed: J (region) and F (contour), as DAVIS defines them (Perazzi et al. 2016, section 4).
+"""Masks, booleans (T, H, W): made larger; and how well objects, one at a time, were followed.
 
-Masks are booleans (T, H, W), one object's at a time.
+That is J (region) and F (contour), as DAVIS defines them (Perazzi et al. 2016, section 4).
 """
 
 import math
@@ -46,6 +46,12 @@ def grow(masks: Tensor, radius: int) -> Tensor:
     along = torch.arange(-radius, radius + 1, device=masks.device)
     disk = (along[:, None] ** 2 + along**2 <= radius**2).float()[None, None]
     return F.conv2d(masks.float()[:, None], disk, padding=radius)[:, 0] > 0.5
+
+
+def widen(masks: Tensor, by: int) -> Tensor:
+    """Masks dilated by a square that reaches so many pixels to each side, as 0 and 1."""
+    rows = F.max_pool2d(masks.float(), (2 * by + 1, 1), stride=1, padding=(by, 0))
+    return F.max_pool2d(rows, (1, 2 * by + 1), stride=1, padding=(0, by))
 
 
 def j_and_f(answers: Tensor, truths: Tensor) -> tuple[Tensor, Tensor]:

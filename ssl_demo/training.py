@@ -14,18 +14,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .clips import ClipBatches, Clips
 from .data import Batches, Photos, centre, prefetch
+from .distributed import gather, mean, processes, share, share_batch_norm
 from .pretext import PretextTask, Recipe, fresh
+from .streaming import Stream, StreamBatches
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a run is. `loss` is the mean over the steps since the last snapshot, `metric` that of the last step's batch."""
+    """Where a run is. `loss` is the mean over the steps since the last snapshot, `metric` that of the last step's batch.
+
+    Of several processes, `metric` and `numbers` are of each one's own share of the photos; all else is the same for all.
+    """
 
     step: int
     progress: float  # share of the budget that is spent, 0 to 1
@@ -42,13 +46,6 @@ class Snapshot:
     @property
     def images_per_second(self) -> float:
         return self.images / max(self.seconds, 1e-9)
-
-
-def processes() -> PartialState:
-    """This process, alone or among those of `accelerate launch` or `torchrun`, and its device: CUDA, else the processor."""
-    told = os.environ.get("SPACES_ZERO_GPU") or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
-    use_cpu = bool(told) or not torch.cuda.is_available()  # ZeroGPU lends its GPU for calls of seconds only
-    return PartialState(cpu=use_cpu)  # without saying cpu, accelerate would leave processes on processors alone, each with all
 
 
 class Step(nn.Module):
@@ -116,6 +113,8 @@ def train(
         task.prepare(model, photos)
     model = model.to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).eval().requires_grad_(False)
+    if world > 1:
+        model = share_batch_norm(model)
     optimizer = torch.optim.AdamW(_groups(model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, recipe.beta2), fused=True)
     run = Step(task, model, precision(recipe.precision, device)).train()
     if world > 1:
@@ -153,9 +152,9 @@ def train(
             started = time.perf_counter()
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * schedule(progress(), recipe.warmup)
-            images = next(feed).to(device)
-            rng = torch.Generator().manual_seed(hash((seed, step, rank)) % 2**63)
-            example = task.training_example(images, rng)
+            images = gather(next(feed).to(device))
+            rng = torch.Generator().manual_seed(hash((seed, step, 0)) % 2**63)  # the 0 is there for runs begun with it
+            example = share(task.training_example(images, rng))
             loss, numbers, prediction = run(example)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -167,7 +166,7 @@ def train(
             update_average(average, model, min(recipe.ema, (1 + step) / (10 + step)))
             spent = loss.item(), time.perf_counter() - started  # .item() waits for the device, so the time is honest
             if world > 1:  # all processes have the same loss to report, and the same clock, or they would stop at different steps
-                spent = _mean_of_processes(spent, device)
+                spent = mean(torch.tensor(spent, dtype=torch.float64, device=device)).tolist()
             total, since, seconds = total + spent[0], since + 1, seconds + spent[1]
             if not math.isfinite(total):
                 checkpoint = None  # what was kept is from before it went wrong
@@ -203,26 +202,8 @@ def batches_of(task: PretextTask, photos: Photos | Clips, recipe: Recipe, seed: 
     """step -> this process's share of its images, or clips."""
     if task.card.input == "video":
         return ClipBatches(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, rank, world)
-    return Batches(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, recipe.color, rank, world)
-
-
-def gather(values: Tensor) -> Tensor:
-    """The values (B, ...) of all processes, one after the other, (processes * B, ...). Gradients flow back to each.
-
-    Each process then has the loss of the whole batch, and the gradient that comes back to it is the sum of what all of them ask
-    for: as many times too much as there are processes, which DistributedDataParallel's mean over processes puts right.
-    """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return values
-    from torch.distributed.nn.functional import all_gather
-
-    return torch.cat(all_gather(values.contiguous()))
-
-
-def _mean_of_processes(figures: tuple[float, ...], device: torch.device) -> list[float]:
-    means = torch.tensor(figures, dtype=torch.float64, device=device)
-    torch.distributed.all_reduce(means)
-    return (means / torch.distributed.get_world_size()).tolist()
+    kind = StreamBatches if isinstance(photos, Stream) else Batches
+    return kind(photos, recipe.batch, task.size, seed, recipe.crop, recipe.flip, recipe.color, rank, world)
 
 
 def schedule(progress: float, warmup: float) -> float:

@@ -26,6 +26,20 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+# Of every task a network that a few steps cost next to nothing.
+SMALL = {"rotation": ["size=32", "width=8", "depths=[1,1]"],
+         "relative_patch": ["size=64", "patch=12", "jitter=1", "width=8", "depths=[1,1,1]"],
+         "jigsaw": ["size=32", "tile=8", "width=8", "depths=[1,1]", "permutations=20"],
+         "inpainting": ["size=32", "width=8", "depths=[1,1,1]"],
+         "colorization": ["size=32", "width=8", "depths=[1,1]", "decoder_width=8"],
+         "split_brain": ["size=32", "width=8", "depths=[1,1]", "decoder_width=8"],
+         "video_color": ["size=32", "width=8", "depths=[1,1]", "features=32", "clusters=4"],
+         "mae": ["size=32", "width=32", "depth=1", "heads=2", "decoder_width=32", "decoder_depth=1"],
+         "moco": ["size=32", "view=24", "width=8", "depths=[1,1]", "features=16", "queue=32"],
+         "simclr": ["size=32", "view=24", "width=8", "depths=[1,1]", "hidden=32", "projection=16"],
+         "cpc": ["size=32", "cell=16", "stride=8", "patch=12", "width=8", "depths=[1,1]", "features=32"],
+         "dino": ["size=32", "view=16", "local=8", "stem_width=8", "stem_depths=[1,1]", "width=32", "depth=1", "heads=2",
+                  "hidden=32", "bottleneck=8", "prototypes=32"]}  # fmt: skip
 SKIMAGE = ("astronaut", "chelsea", "coffee", "rocket")  # credited in ssl_demo/examples.py
 
 
@@ -35,6 +49,11 @@ def shared(name):
     if not path.exists():
         pytest.skip(f"needs {path}, photos that are not part of the repository")
     return path
+
+
+def generator(seed=0):
+    """All chance of a test."""
+    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -119,22 +138,30 @@ def two_processes():
 
 
 @pytest.fixture(autouse=True)
-def _forget_networks():
-    """Networks are cached for the life of an app; here weights come and go."""
+def _one_thread():
     yield
-    from ssl_demo.inference import load
-
-    load.cache_clear()
     torch.set_num_threads(1)  # commands choose their own
 
 
 @pytest.fixture
-def no_weights(tmp_path, monkeypatch):
+def weights_in(monkeypatch):
+    """weights_in(folder): for the time of a test, that folder is where bundled weights lie."""
+    from ssl_demo.inference import load
+
+    def weights_in(folder):
+        monkeypatch.setattr("ssl_demo.checkpoints.WEIGHTS", folder)
+        load.cache_clear()  # networks are cached for the life of an app; here weights come and go
+        return folder
+
+    yield weights_in
+    load.cache_clear()
+
+
+@pytest.fixture
+def no_weights(tmp_path, weights_in):
     """An empty folder in place of the bundled weights; returns it."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    monkeypatch.setattr("ssl_demo.checkpoints.WEIGHTS", folder)
-    return folder
+    (tmp_path / "weights").mkdir()
+    return weights_in(tmp_path / "weights")
 
 
 @pytest.fixture(scope="session")

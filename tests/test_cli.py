@@ -1,9 +1,11 @@
 """The command line: one JSON object on standard output, and for every mistake exit status 2 with one line and no traceback."""
 
+import dataclasses
 import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL
 from PIL import Image
 
 from ssl_demo import bench, cli
@@ -19,19 +22,6 @@ from ssl_demo.pretext import all_tasks, create
 from ssl_demo.video import encode_mp4, load_clip
 
 ROOT = Path(cli.__file__).parents[1]
-SMALL = {"rotation": ["size=32", "width=8", "depths=[1,1]"],
-         "relative_patch": ["size=64", "patch=12", "jitter=1", "width=8", "depths=[1,1,1]"],
-         "jigsaw": ["size=32", "tile=8", "width=8", "depths=[1,1]", "permutations=20"],
-         "inpainting": ["size=32", "width=8", "depths=[1,1,1]"],
-         "colorization": ["size=32", "width=8", "depths=[1,1]", "decoder_width=8"],
-         "split_brain": ["size=32", "width=8", "depths=[1,1]", "decoder_width=8"],
-         "video_color": ["size=32", "width=8", "depths=[1,1]", "features=32", "clusters=4"],
-         "mae": ["size=32", "width=32", "depth=1", "heads=2", "decoder_width=32", "decoder_depth=1"],
-         "moco": ["size=32", "view=24", "width=8", "depths=[1,1]", "features=16", "queue=32"],
-         "simclr": ["size=32", "view=24", "width=8", "depths=[1,1]", "hidden=32", "projection=16"],
-         "cpc": ["size=32", "cell=16", "stride=8", "patch=12", "width=8", "depths=[1,1]", "features=32"],
-         "dino": ["size=32", "view=16", "local=8", "stem_width=8", "stem_depths=[1,1]", "width=32", "depth=1", "heads=2",
-                  "hidden=32", "bottleneck=8", "prototypes=32"]}  # fmt: skip
 
 
 @pytest.fixture
@@ -85,16 +75,23 @@ def data_for(folder, clip_folder):
     return lambda name: clip_folder if all_tasks()[name].card.input == "video" else folder
 
 
-@pytest.fixture
-def two_weights(no_weights):
-    """For every task a measured file and one without a score."""
+@pytest.fixture(scope="module")
+def made_weights(tmp_path_factory):
+    """For every task a measured file and one without a score. Not to be changed."""
+    folder = tmp_path_factory.mktemp("weights")
     for name in all_tasks():
         task = create(name)
         torch.manual_seed(0)
         heldout = {"score": 0.6, "chance": 0.123, "untrained": 0.3, "images": 5, "command": "..."}
-        save_weights(no_weights / f"{name}-small.safetensors", task, task.build(), {"heldout": heldout})
-        save_weights(no_weights / f"{name}-new.safetensors", task, task.build(), {})
-    return no_weights
+        save_weights(folder / f"{name}-small.safetensors", task, task.build(), {"heldout": heldout})
+        save_weights(folder / f"{name}-new.safetensors", task, task.build(), {})
+    return folder
+
+
+@pytest.fixture
+def two_weights(made_weights, weights_in):
+    """Such files in place of the bundled weights; returns the folder."""
+    return weights_in(made_weights)
 
 
 # list
@@ -250,8 +247,10 @@ def test_metrics_of_the_contract(name, call, data_for, no_weights):
     assert KEYS.get(name, set()) <= metrics.keys() and len(metrics) > 1
 
 
-def test_record_writes_the_score_into_the_card(call, folder, two_weights, refused):
-    path = two_weights / "mae-new.safetensors"
+def test_record_writes_the_score_into_the_card(call, folder, made_weights, no_weights, refused):
+    for kind in ("safetensors", "json"):
+        shutil.copy(made_weights / f"mae-new.{kind}", no_weights)
+    path = no_weights / "mae-new.safetensors"
     report = call("evaluate", "mae", "--data", folder, "--limit", 3, "--weights", "mae-new", "--record")
     heldout = read_card(path)["heldout"]
     assert heldout["score"] == report["score"] and heldout["images"] == 3 and heldout["data"] == [folder.name]
@@ -390,6 +389,7 @@ def test_interrupted(capsys, monkeypatch, folder, tmp_path):
 def test_bench(call, monkeypatch, no_weights):
     monkeypatch.setattr(bench, "RUNS", 3)
     monkeypatch.setattr(bench.gemm_rate, "__defaults__", (128,))  # a product of the real size takes seconds here
+    monkeypatch.setattr(all_tasks()["mae"], "recipe", dataclasses.replace(all_tasks()["mae"].recipe, batch=4))
     report = call("bench", "--seconds", "0.01", "--tasks", "mae")
     assert report["device"] == "cpu" and report["threads"] == torch.get_num_threads() and report["gemm_gflops"] > 0
     (row,) = report["tasks"]
@@ -417,12 +417,11 @@ def test_multiply_adds_of_a_step_are_counted():
 
 
 def test_a_reader_that_goes_away():
-    """`... | true` ends quietly."""
+    """`... | true` ends quietly. The report is a made one, as a true one takes seconds to come by."""
+    code = "import sys; from ssl_demo import cli; cli._list = lambda options: {'tasks': []}; sys.exit(cli.main(['list']))"
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(
-        [sys.executable, "-m", "ssl_demo", "list"], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, timeout=120)
     os.close(writing)
     assert done.returncode == 0 and done.stderr == b""
 

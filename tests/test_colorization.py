@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import generator
 from PIL import Image
 
 from ssl_demo import inference, lab, lab_drawing
@@ -13,10 +14,6 @@ from ssl_demo.pretext import create
 from ssl_demo.training import train
 
 SMALL = {"size": 32, "width": 8, "depths": [1, 1], "decoder_width": 8}
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture

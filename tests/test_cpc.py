@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import generator
 
 from ssl_demo import inference
 from ssl_demo.contrastive import info_nce
@@ -13,10 +14,6 @@ from ssl_demo.pretext import create
 from ssl_demo.training import evaluate
 
 SMALL = {"size": 48, "cell": 16, "stride": 8, "patch": 12, "width": 8, "depths": [1, 1], "features": 32, "embedding": 16}
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

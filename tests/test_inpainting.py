@@ -7,6 +7,7 @@ import pytest
 import skimage.metrics
 import torch
 import torch.nn.functional as F
+from conftest import generator
 
 from ssl_demo import cli, drawing, inference
 from ssl_demo.baselines import mean_color, telea
@@ -44,10 +45,6 @@ def small(photos):
     torch.manual_seed(0)
     model = task.build().double().train()
     return task, model, task.training_example(next(centre(photos, 32, 6)).double(), generator())
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 # What is hidden

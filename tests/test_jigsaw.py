@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import generator
 
 from ssl_demo import drawing, inference
 from ssl_demo.checkpoints import load_weights, save_weights
@@ -31,10 +32,6 @@ def images(photos):
 def model(task):
     torch.manual_seed(0)
     return task.build().eval()
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def text(order):

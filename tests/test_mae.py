@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import generator
 
 from ssl_demo import inference
 from ssl_demo.baselines import smooth_interpolation
@@ -15,10 +16,6 @@ from ssl_demo.pretext import create, parse_controls
 
 KINDS = ("random", "block", "grid")
 SMALL = {"size": 32, "width": 32, "depth": 2, "heads": 2, "decoder_width": 32, "decoder_depth": 1}  # 4 x 4 patches of 8 x 8
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

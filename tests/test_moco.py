@@ -2,13 +2,13 @@
 
 import copy
 import dataclasses
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import generator
 
 from ssl_demo import drawing, inference, momentum
 from ssl_demo.checkpoints import load_weights, save_weights
@@ -42,10 +42,6 @@ def model(task):
 def trained(task, photos):
     *_, last = train(task, photos, SHORT, steps=12, every=1e9)
     return last.model
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def keys_of(number, count=8):
@@ -141,32 +137,6 @@ def test_momentum_on_the_tab_moves_the_key_encoder_along_its_lag(task, trained, 
     near, far = ((predicted[m]["keys"] - own).square().sum() for m in ("0.9", "0.999"))
     assert 0 < near < far
     assert all(torch.equal(p["queries"], predicted["0"]["queries"]) for p in predicted.values())
-
-
-TWO = """
-import json, sys, numpy as np, torch
-torch.set_num_threads(1)
-from ssl_demo.data import Photos
-from ssl_demo.pretext import Recipe, create
-from ssl_demo.training import train
-photos = Photos(np.load(sys.argv[1]), [str(i) for i in range(32)])
-recipe = Recipe(batch=8, crop=(1.0, 1.0), flip=False, precision="float32")
-for snapshot in train(create("moco", **json.loads(sys.argv[2])), photos, recipe, steps=3, seed=4, every=0):
-    print(json.dumps(snapshot.loss), flush=True)
-model = snapshot.model
-for name, value in model.state_dict().items():
-    if "running" not in name:
-        print(name, value.double().norm().item(), flush=True)
-print("ages", model.newest_first()[1].tolist(), flush=True)
-"""
-
-
-def test_two_processes_have_one_queue(photos, tmp_path, two_processes):
-    """Each encodes half of a batch; both put in all eight keys, and stay one network."""
-    np.save(tmp_path / "photos.npy", photos.array)
-    one, other = two_processes(TWO, tmp_path / "photos.npy", json.dumps(SMALL))
-    assert one == other, "the processes have grown apart"
-    assert f"ages {[0] * 8 + [1] * 8 + [2] * 4}" in one
 
 
 # The loss

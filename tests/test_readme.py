@@ -1,6 +1,7 @@
 """README tells the truth: its table is that of the cards, its commands are those that run."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -32,10 +33,23 @@ def test_ci_runs_the_line_that_readme_gives():
     assert len(lines) == 1 and "README.md" in (ROOT / ".ci" / "run").read_text()
 
 
-@pytest.mark.parametrize("line", re.findall(r"^python -m ssl_demo (.+?)(?:\s+#.*)?$", README, re.MULTILINE))
+LINES = re.findall(r"^(?:python|torchrun.*|accelerate.*) -m ssl_demo (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", LINES)
 def test_command_lines_parse(line):
-    options = _parser().parse_args(line.split())
+    options = _parser().parse_args(shlex.split(line))
     assert callable(options.command) and getattr(options, "task", "mae") in all_tasks()
+
+
+def test_launch_lines_parse():
+    from accelerate.commands.launch import launch_command_parser
+    from torch.distributed.run import get_args_parser
+
+    parsers = {"accelerate launch": launch_command_parser(), "torchrun": get_args_parser()}
+    lines = re.findall(r"^(accelerate launch|torchrun) (.+? -m ssl_demo) ", README, re.MULTILINE)
+    counted = [vars(parsers[launcher].parse_args(line.split())) for launcher, line in lines]
+    assert [options.get("num_processes", options.get("nproc_per_node")) for options in counted] == [8, 16, "2"]
 
 
 def test_files_it_links_to_are_there():

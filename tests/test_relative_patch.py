@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import generator
 
 from ssl_demo import inference
 from ssl_demo.pretext import create
@@ -17,10 +18,6 @@ def task():
 @pytest.fixture(scope="module")
 def images(photos):
     return photos.tensor(np.arange(8))
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def test_patches_are_cut_where_it_says(task, images):

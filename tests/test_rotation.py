@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import generator
 from PIL import Image
 
 from ssl_demo import drawing, inference
@@ -25,10 +26,6 @@ def task():
 @pytest.fixture(scope="module")
 def images(photos):
     return next(centre(photos, 96, 8))
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def turned_back(example):

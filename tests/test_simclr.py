@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import generator
 from PIL import Image
 
 from ssl_demo import drawing, inference, views
@@ -17,10 +18,6 @@ from ssl_demo.training import Step, evaluate, train
 
 SMALL = {"size": 32, "view": 24, "width": 8, "depths": [1, 1], "hidden": 32, "projection": 16}
 PLAIN = {"crop": 0, "color": 0, "grey": 0, "blur": 0}
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import generator
 
 from ssl_demo import inference, lab
 from ssl_demo.data import centre
 from ssl_demo.pretext import create
 
 SMALL = {"size": 32, "width": 8, "depths": [1, 1], "decoder_width": 8, "levels": 20}
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def built(**config):

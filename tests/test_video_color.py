@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import generator
 
 from ssl_demo import drawing, inference
 from ssl_demo.clips import ClipBatches, Clips, load_clips, load_to_score
@@ -18,10 +19,6 @@ from ssl_demo.video import Clip
 
 SMALL = {"size": 48, "width": 8, "depths": [1, 1], "features": 32}
 STROKES = "10 50 40 50 45"
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

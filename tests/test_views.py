@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import generator
 
 from ssl_demo.views import GREY, blur, change_colors, crop, drop_colors
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def place(count=1, size=96):
