@@ -2,6 +2,7 @@
 
 A room is an object with a `name` and a `title`; `inputs` and `shown`, components that its answer depends on and changes; and
 `answer(photo, *inputs)`, the values of `shown`, asked for when the room is opened and when a new photo comes while it is open.
+One that has events of its own has a method `listen(photo, upload)`, called once the page is there.
 """
 
 import functools
@@ -23,12 +24,13 @@ from .company_input import CompanyInput, company_html
 from .panels import data_url
 from .photo_input import PhotoInput
 from .task_tab import LONG, QUICK, TaskTab
+from .teach_room import TeachRoom
 
 CSS = Path(__file__).with_name("style.css")
 THEME = gr.themes.Base(primary_hue="blue", neutral_hue="stone", radius_size="sm", text_size="md",
                        font=["system-ui", "Segoe UI", "Helvetica Neue", "sans-serif"],
                        font_mono=["ui-monospace", "Consolas", "monospace"])
-METHODS, ROOMS = "methods", ()
+METHODS, ROOMS = "methods", (TeachRoom,)
 # What a visitor brings goes through the queue, which carries toasts, but never waits for somebody's long clip.
 NEWS = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "news", "concurrency_limit": 4,
         "trigger_mode": "multiple"}
@@ -158,6 +160,8 @@ def build(run=run) -> gr.Blocks:
         for name, room in rooms.items():
             opened[name].select(None, None, current, js=f"() => '{name}'", api_visibility="private")
             opened[name].select(room.answer, [photo, *room.inputs], room.shown, **QUICK)
+            if hasattr(room, "listen"):
+                room.listen(photo, upload)
         for name, tab in tabs.items():
             opened[name].select(None, None, current, js=f"() => window.openMethod = '{name}'", api_visibility="private")
             if not tab.is_long:
