@@ -51,7 +51,7 @@ PROBES = {
     "kNN, weighted": probes.knn,
     **{f"logistic, C {c:g}": lambda *a, c=c: probes.linear(*a, strength=c)[0] for c in (1e-3, 1e-2, 1e-1, 1.0)},
     **{f"least squares, {s:g}": held_back(s, probes.SOFTNESS) for s in (0.1, 0.3, 1.0, 3.0)},
-    **{f"least squares, {probes.HELD_BACK:g}, softness {t:g}": held_back(probes.HELD_BACK, t) for t in (0.05, 0.1, 0.3, 0.5)},
+    **{f"least squares, {probes.HELD_BACK:g}, softness {t:g}": held_back(probes.HELD_BACK, t) for t in (0.2, 0.3, 0.5, 0.7)},
 }  # fmt: skip
 
 

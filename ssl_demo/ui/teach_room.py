@@ -25,7 +25,7 @@ from .teach_story import teach_story
 CHANGE = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "teach", "concurrency_limit": 4,
           "trigger_mode": "multiple"}
 HEADING = '<h3><span>1</span>Your classes</h3>'
-LEAD = "<p class='idea'>Show a few pictures of two to five things: which encoder, trained without labels, tells them apart?</p>"
+LEAD = "<p class='idea'>Show a few pictures of two to five things: which encoder, taught no label, tells them apart?</p>"
 KEPT = (f"<p class='note'>At most {MOST_PICTURES} pictures a class. The central square of each is kept small, in memory only, "
         "and gone within an hour of your leaving.</p>")
 
@@ -113,6 +113,8 @@ class TeachRoom:
     def listen(self, photo: gr.State, upload: PhotoInput) -> None:
         """Connects the room. photo: the session's; upload: the component that reads one."""
         changes = [change for place in range(MOST_CLASSES) for change in self.listen_to(place)]
+        for shot in self.shots:
+            shot.click(None, None, None, js=LIVE_AGAIN, api_visibility="private")
         everything = [*self.cards, *self.names, *self.shelves, *self.shots, self.more]
         self.more.click(self.open, self.lesson, everything, **CHANGE)
         changes += [self.try_it.click(self.begin_example, self.lesson, everything, **CHANGE),
@@ -202,9 +204,21 @@ def shelf_html(group: Group) -> str:
         small = data_url(np.asarray(square(picture.image, 56)))
         pictures += (f'<button type="button" data-number="{picture.number}" title="Take this picture away"><img src="{small}" '
                      f'alt="Picture {place} of {html.escape(group.name)}: take it away"></button>')
-    hint = "" if lacking <= 0 else f"{LEAST if lacking == LEAST else 'One more'} or more pictures: drop them here."
+    hint = "" if lacking <= 0 else f"{f'{LEAST} or more pictures' if lacking == LEAST else 'One more at least'}: drop here."
     return f'<div class="shelf">{pictures}{f"<p>{hint}</p>" if hint else ""}</div>'
 
+
+# An emptied camera asks to be switched on; the next picture should not have to.
+LIVE_AGAIN = """
+() => {
+  let patience = 40;
+  const timer = setInterval(() => {
+    const button = [...document.querySelectorAll('#teach-camera button')].find((one) => one.innerText.includes('Webcam'));
+    if (button) button.click();
+    if (button || !--patience) clearInterval(timer);
+  }, 100);
+}
+"""
 
 # Files dropped anywhere on a class's card go the way of its button's.
 SHELF = """
