@@ -4,14 +4,13 @@ No network learns anything here. A linear layer hears the labels of all pictures
 (leave-one-out); then it hears all of them and is asked about another photo. Few pictures prove little, so every accuracy comes
 with Wilson's 95 % interval, and encoders whose intervals overlap are not told apart.
 
-The probe is `probes.least_squares`: of kNN, nearest centroid, logistic regression and itself the best for five pictures a class
-(benchmarks/teach_probe.py on the benchmark's training photos: 56.3 % right over all encoders, beside 52.8, 52.9 and 56.1), and its
-shares mean the most of what they say (log loss 0.99, beside 1.05, 1.42 and 1.00). Leave-one-out then says 52.2 %, since one picture
-is missing; its 95 % interval held the accuracy on other photos in 84 of 100 cases. Twelve trained encoders alone are right in 57.4
-%, the mean of their shares in 64.9 %.
+The probe is `probes.least_squares`, chosen by `benchmarks/teach_probe.py --draws 10` on the benchmark's training photos,
+five a class: over all encoders it is right on 56.3 % of other photos (log loss 0.99), logistic regression on 56.1 % (1.00),
+nearest centroid on 52.9 % (1.42) and kNN on 52.8 % (1.05). Leave-one-out says 52.2 % there, since one picture is missing,
+and its 95 % interval held the accuracy on other photos in 84 of 100 cases: few pictures prove even less than it says. One
+trained encoder is right on 57.4 %, the mean of their shares on 64.9 %.
 
-Python keeps the pictures, small, and their features for as long as a `Lesson` lives; nothing
-is written anywhere.
+Pictures, small, and their features stay in memory for as long as a `Lesson` lives; nothing is written anywhere.
 """
 
 import functools
