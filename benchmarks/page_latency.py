@@ -45,6 +45,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(url)
+        page.click("#room-methods-button")
         for name, task in all_tasks().items():
             slider = next((control for control in task.controls if control.kind == "slider"), None)
             if slider is None:

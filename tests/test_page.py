@@ -61,7 +61,7 @@ def open_page(chromium, url, width, height):
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
     page.goto(url)
-    page.wait_for_selector(".story img")
+    page.wait_for_selector(".method img")
     open_tab(page, "rotation")  # where the tests below begin, whichever tab is the first
     yield page
     page.close()
@@ -93,6 +93,7 @@ def choose(page, box, option):
 
 
 def open_tab(page, task):
+    page.click("#room-methods-button")
     page.get_by_role("tab", name=all_tasks()[task].card.title).click()
     page.wait_for_selector(f"#{task}-story .story img")
 
@@ -107,12 +108,35 @@ def expected_square(file):
     return np.asarray(square(load_photo(file), 96))
 
 
-def test_page_opens_with_an_example_already_solved(page):
+def cards(page):
+    """Of every method on the overview, what its two pictures are."""
+    return page.eval_on_selector_all(".method", "all => Object.fromEntries(all.map(card => [card.dataset.opens,"
+                                     " [...card.querySelectorAll('img')].map(image => image.src)]))")
+
+
+def test_page_opens_with_an_example_that_all_methods_have_answered(page):
     page.reload()
-    page.wait_for_selector(".story img")
-    sizes = page.eval_on_selector_all(".story img", "images => images.map(i => i.naturalWidth)")
-    assert len(sizes) >= 3 and min(sizes) >= 48
+    page.wait_for_selector(".method img")
+    assert list(cards(page)) == TASKS and all(len(pictures) == 2 for pictures in cards(page).values())
+    sizes = page.eval_on_selector_all(".method img", "images => images.map(i => i.naturalWidth)")
+    assert min(sizes) >= 48
     assert page.outside == [] and page.errors == []
+
+
+def test_a_new_photo_goes_through_all_methods_and_a_card_opens_its_tab_on_it(page, files):
+    page.click("#room-overview-button")
+    page.wait_for_selector(".method img")
+    before, name = cards(page), TASKS[1]
+    upload(page, files / "plain.png")
+    page.wait_for_function("before => [...document.querySelectorAll('.method')].every("
+                           "card => card.querySelectorAll('img')[1].src !== before[card.dataset.opens][1])", arg=before,
+                           timeout=40_000)
+    page.click(f"[data-opens={name}]")
+    page.wait_for_selector(f"#{name}-story .story img", state="visible")
+    assert page.get_attribute(f"#tab-{name}-button", "aria-selected") == "true"
+    expected = np.asarray(Image.fromarray(expected_square(files / "plain.png")).convert("L").resize((12, 12)), dtype=float)
+    shown = np.asarray(Image.fromarray(picture(page, name, "photo")).convert("L").resize((12, 12)), dtype=float)
+    assert np.corrcoef(shown.ravel(), expected.ravel())[0, 1] > 0.5 and page.errors == []
 
 
 @pytest.mark.parametrize("task", TASKS)

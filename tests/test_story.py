@@ -1,10 +1,13 @@
 """What a tab tells, as HTML: pictures, clips, what can be painted on, and how far long work is."""
 
 import base64
+import inspect
 import io
 import re
+import textwrap
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -128,3 +131,12 @@ def test_a_stopped_run_says_that_it_is_over_and_is_forgotten(tab):
     tab.stop(VISIT)
     busy, progress, _ = list(telling)[-1]
     assert busy["visible"] is False and progress == "" and tab.run.cancelled and tab.running == {}
+
+
+@pytest.mark.parametrize("name", all_tasks())
+def test_the_code_on_the_tab_is_the_tasks_own(name):
+    task, shown = all_tasks()[name], task_tab.code(all_tasks()[name])
+    source = Path(inspect.getsourcefile(task)).read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", shown, re.S)
+    assert len(blocks) == 2 and "def example(" in blocks[0] and "def loss(" in blocks[1]
+    assert all(textwrap.indent(block, "    ", str.strip) in source for block in blocks)

@@ -1,4 +1,4 @@
-"""Colorization: take the colours out of a photo and ask for them back.
+r"""Colorization: take the colours out of a photo and ask for them back.
 
 The idea. From lightness alone (L of Lab), say the colour (a and b) of every place. Grass, skies, skin and foxes have their
 colours for what they are, so whoever colours them right has recognised them. Any photo is its own answer sheet.
@@ -16,6 +16,9 @@ and cost 0.008 where rare colours count more.
 The score. The share of pixels whose colour is less than so far off, averaged over thresholds from 0 to 150. All grey has 0.90
 of it, for photos are pale; in the rebalanced figure each pixel counts by the inverse of its colour's frequency, and all grey
 has 0.65. A frequency below a twentieth of an even share counts as that much, or else a handful of pixels would decide.
+
+The loss. Cross-entropy over the grid of colours: $$L = -\frac{1}{hw} \sum_{i} v_i \sum_q z_{iq} \log \hat z_{iq}$$ where $z_i$ is
+the true colour of place $i$ as shares of its five nearest grid points $q$, $\hat z_i$ the answer, and $v_i$ the weight.
 
 Where we differ from the paper. A residual network of 1.7 million parameters at 96 px that answers for 24 x 24 places, instead
 of 32 million at 224 px for 56 x 56; three scales are brought together before the answer; 306 colours in gamut by our count

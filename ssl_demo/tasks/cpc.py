@@ -1,4 +1,4 @@
-"""Contrastive predictive coding (CPC): from the upper rows of a photo's patches, tell which patch lies below.
+r"""Contrastive predictive coding (CPC): from the upper rows of a photo's patches, tell which patch lies below.
 
 The idea. A photo is cut into a grid of overlapping patches, and one encoder describes each of them by itself (z). A small network
 sums up the rows from the top down to some row (c), and for each k a matrix W_k guesses from it what the patch k rows below is
@@ -9,6 +9,9 @@ What could cheat. Neighbouring patches share half of their pixels, so one row be
 trained as a probe, whose gradient never reaches encoder or context, and its score shows how cheap the shortcut is. Brightness,
 colour cast and edges that run on give away patches that touch: each patch is cropped a little differently inside its cell, and
 its colours are changed by themselves (as CPC v2 does, Hénaff et al. 2019). Nothing of the rows below enters the context.
+
+The loss. $$L = -\log \frac{\exp(\cos(W_k c_t, z_{t+k}) / \tau)}{\sum_j \exp(\cos(W_k c_t, z_j) / \tau)}$$ for each place $t$ and
+distance $k$, where $c_t$ is the context, $z_{t+k}$ the patch $k$ rows below, and $z_j$ all patches of all photos.
 
 Where we differ from the paper. A residual network of a million parameters on 5 x 5 patches of 32 px (crops of 24) instead of
 ResNet-101 on 7 x 7 of 64 px; small convolutions that look up instead of a PixelCNN; cosines of projected descriptions with a

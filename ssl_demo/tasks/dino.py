@@ -1,19 +1,20 @@
-"""DINO: two networks see different parts of a photo, and one learns to say of its part what the other says of the whole.
+r"""DINO: two networks see different parts of a photo, and one learns to say of its part what the other says of the whole.
 
 The idea. What a photo shows does not change with the part of it that is looked at. A student sees two large crops and some small
-ones, a teacher the large ones only. Each spreads its answer over a thousand prototypes that nobody has named, and the student is
-to give the teacher's answer to another crop: from a wheel, that of the car. The teacher is no other network: its weights are the
-average of the student's over the last steps, which is a little better than the student at any time.
+ones, a teacher the large ones only. Each spreads its answer over a thousand prototypes without names, and the student is to give
+the teacher's answer to another crop: from a wheel, that of the car. The teacher is the average of the student's last steps.
 
 What could cheat. If both always gave the same answer they would agree, and know nothing: collapse. It has two forms, and a guard
 against each. One prototype takes everything: so the teacher's mean answer, the centre, is taken off its answers. All prototypes
 get the same: so the teacher's answers are made sharper than the student's by a lower temperature. Either guard alone leads to
-what the other prevents. And crops of one photo have its colours in common, so colours are changed, dropped and blurred.
+what the other prevents. Crops of one photo have its colours in common: colours are changed, dropped and blurred.
+
+The loss. $$L = -\sum_{u \neq v} \mathrm{softmax}((t_u - c) / \tau_t) \cdot \log \mathrm{softmax}(s_v / \tau_s)$$ over large crops
+$u$ and all crops $v$: $t$ and $s$ are the teacher's and student's answers, $c$ the centre.
 
 Where we differ from the paper. A transformer of 1 million parameters on crops of 48 and 24 px, not of 22 million on 224 and 96;
 patches of 8 px that come from a small residual network, since patches cut out at once take longer to learn (Xiao et al. 2021);
-1024 prototypes instead of 65 536; a teacher that follows faster, as the training is short, and temperatures that do not change;
-no solarised crops, and the last layer, whose prototypes all have length 1, learns from the first step.
+1024 prototypes of length 1 instead of 65 536; a teacher that follows faster, as the training is short; constant temperatures.
 """
 
 import copy
@@ -66,13 +67,12 @@ class DINO(PretextTask):
         untrained_note="Untrained, it says the same of every photo, and so agrees.",
         also=("kappa", "kappa_shuffled", "beyond what shuffled photos agree"),
         company=7,
+        overview=("attention", "agreement_batch"),
         own_resolution=True,
     )
     controls = (
-        Control("teacher_temperature", "Teacher", "slider", TEACHER, "Its temperature.",
-                minimum=0.02, maximum=0.3, step=0.01),
-        Control("student_temperature", "Student", "slider", STUDENT, "Its temperature.",
-                minimum=0.02, maximum=0.3, step=0.01),
+        Control("teacher_temperature", "Teacher", "slider", TEACHER, "Its temperature.", minimum=0.02, maximum=0.3, step=0.01),
+        Control("student_temperature", "Student", "slider", STUDENT, "Its temperature.", minimum=0.02, maximum=0.3, step=0.01),
         Control("centring", "Centring", "toggle", True, "Off: what it prevents shows."),
     )
     defaults = {"size": 96, "view": 48, "local": 24, "locals": 4, "stem_width": 48, "stem_depths": [2, 2], "width": 128,

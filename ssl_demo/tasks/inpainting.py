@@ -1,9 +1,10 @@
-"""Inpainting (Context Encoders): hide a part of the photo and paint it from what is around it.
+r"""Inpainting (Context Encoders): hide a part of the photo and paint it from what is around it.
 
 The idea. A quarter of the photo is cut out of its middle. An encoder sums up the rest, a decoder paints the whole picture, and
 the hole is judged. Lines can be carried on a little way; to fill a hole this large one must know what kind of thing stands there.
 
-The two losses. The squared error makes what is painted right on average, and therefore blurred; the pixels just around the hole
+The two losses. $$L = \frac{\sum_i w_i \lVert \hat x_i - x_i \rVert^2}{\sum_i w_i} + \lambda [\log D(x) + \log(1 - D(\hat x))]$$
+The squared error makes what is painted right on average, and therefore blurred; the pixels just around the hole
 are painted too and count ten times, so that the seam closes. Beside it a discriminator learns to tell filled photos from whole
 ones, and the painter to fool it: one minimax, in one backward pass. The discriminator follows its gradient down; on its way into
 the painter that gradient changes its sign and is made small (gradient reversal, Ganin and Lempitsky 2015). It weighs 0.001, as in
@@ -130,8 +131,7 @@ class Inpainting(PretextTask):
         baselines=(("psnr_classical", "Telea (classical)"), ("psnr_mean_color", "mean colour")),
     )
     controls = (
-        Control("region", "What is hidden", "choice", "centre", "Painted: brush over the picture.",
-                choices=("centre", "blocks", "painted")),
+        Control("region", "What is hidden", "choice", "centre", "Painted: by brush.", choices=("centre", "blocks", "painted")),
         Control("strokes", "Painted by hand", "brush", "", "Strokes of the brush, for “painted”."),
     )
     defaults = {"size": 96, "width": 48, "depths": [1, 2, 2], "adversarial": 0.001, "overlap_weight": 10.0}
@@ -240,7 +240,7 @@ class Inpainting(PretextTask):
             numbers[names[0]] = Number(label, values[names[0]], ours, f"classical: {classical}, mean colour: {color}")
         gain = values["psnr_hidden"] - values["psnr_classical"] if share else None
         numbers["gain"] = Number("Beside classical", gain, f"{gain:+.1f} dB" if share else "–", "above 0: closer to the truth")
-        return {"hidden": Number("Hidden", share, f"{share:.0%}", "of the pixels"), **numbers}
+        return {**numbers, "hidden": Number("Hidden", share, f"{share:.0%}", "of the pixels")}
 
     def paint(self, strokes: str) -> dict:
         return {"region": "painted", "strokes": strokes}

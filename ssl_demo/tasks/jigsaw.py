@@ -1,4 +1,4 @@
-"""Jigsaw puzzle: cut the photo into nine tiles, shuffle them, and ask in which order they lie.
+r"""Jigsaw puzzle: cut the photo into nine tiles, shuffle them, and ask in which order they lie.
 
 The idea. To put nine tiles back, a network has to see what each of them is a part of, and how such parts lie to one another:
 wheels below doors, sky above roofs. It looks at each tile alone, so that parts are recognised first and compared only then. There
@@ -12,6 +12,9 @@ guard can be switched off here.
 The orders. The paper's algorithm 1: begin with any, then take, over and over, the one of all 9! with the largest average Hamming
 distance (the number of places that differ) to those taken. Many are equally far; of those we take the one whose nearest taken
 order is furthest, and then the first in a list shuffled by a fixed seed. The set is saved with the weights, whose classes it is.
+
+The loss. The cross-entropy of the true order: $$L = -\log p(\pi \mid x_{\pi(1)}, \ldots, x_{\pi(9)})$$ where $x_i$ are the tiles
+and $\pi$ the order in which they lie, one of the 100; the marked bar is $p(\pi)$.
 
 Where we differ from the paper. A residual network of 3 million parameters at 96 px instead of AlexNet at 225; 100 orders instead
 of up to 1000; channels are not shifted against each other. As tiles are encoded one by one, shuffling encoded tiles is the same
@@ -89,6 +92,7 @@ class Jigsaw(PretextTask):
         metric="accuracy",
         metric_label="Shuffles undone",
         chance=0.01,
+        overview=("tiles_right",),
     )
     controls = (
         Control("shuffle", "Shuffle", "choice", "seed", "By hand: click two tiles.", choices=("seed", "by hand")),

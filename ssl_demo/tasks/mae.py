@@ -1,4 +1,4 @@
-"""Masked autoencoder (MAE): hide most of the photo, encode what is left, draw the rest.
+r"""Masked autoencoder (MAE): hide most of the photo, encode what is left, draw the rest.
 
 The idea. Three quarters of the patches are removed; the encoder works on the visible ones alone, which makes it cheap; a
 light decoder gets the encoded patches and one learned token for every hidden place, and paints the pixels.
@@ -6,6 +6,8 @@ light decoder gets the encoded patches and one learned token for every hidden pl
 What could cheat. Neighbouring pixels are so alike that blurring over small holes is almost right, without any knowledge of
 what is seen. A high mask ratio guards against it, and we print what a blur alone would reach: only what is better than that
 was understood. Nothing of a hidden patch, not even its mean colour, reaches the network or the picture.
+
+The loss. $$L = \frac{1}{|H|} \sum_{i \in H} \lVert \hat x_i - x_i \rVert^2$$ the error over the hidden patches $H$ only.
 
 Where we differ from the paper. A transformer of a few million parameters at 96 px with 8 px patches instead of ViT-L at
 224 px with 16; no class token; pixels as targets by default (the paper's best uses per-patch normalised ones, `norm_pix`,
@@ -97,6 +99,7 @@ class MAE(PretextTask):
         metric_label="Error on hidden patches",
         baselines=(("mse_smooth", "blur"), ("mse_mean_color", "mean colour")),
         chance="mse_mean_color",
+        overview=("ratio_to_smooth",),
         higher_is_better=False,
     )
     controls = (

@@ -1,4 +1,4 @@
-"""Momentum contrast (MoCo): find a photo's other view among thousands of others that wait in a queue.
+r"""Momentum contrast (MoCo): find a photo's other view among thousands of others that wait in a queue.
 
 The idea. Two views of one photo, cropped and coloured at random, should get nearby points on a sphere; views of other photos far
 ones. The more others there are, the finer a network has to look. Encoding thousands of them for each step is out of reach, so
@@ -12,6 +12,9 @@ apart is easier than telling photos apart; our first trials did nothing else. So
 (as in the third version, Chen et al. 2021), and batch norm centres each batch's points, so that none lies apart as a whole. That
 batch norm could in turn leave a watermark in all views of a batch; the paper shuffles photos between machines against it. Here
 partners stand beside others with the same watermark: in a trial, the batch's other keys were no nearer than those in the queue.
+
+The loss. $$L = -\log \frac{\exp(q \cdot k_+ / \tau)}{\sum_k \exp(q \cdot k / \tau)}$$ for each query $q$, with its own key
+$k_+$ and all keys $k$ of the batch and the queue; then $\theta_k \leftarrow m \theta_k + (1 - m) \theta_q$ with momentum $m$.
 
 Where we differ from the paper. A residual network of 1.7 million parameters, photos of 96 px and views of 64; a queue of 2048
 keys instead of 65536; a momentum of 0.99 instead of 0.999, as a short training has no time for slow followers; AdamW. From the
@@ -103,6 +106,7 @@ class MoCo(PretextTask):
         metric="accuracy",
         metric_label="Other views found",
         chance="chance",
+        overview=("nearest", "rank_here"),
         company=11,
     )
     controls = (

@@ -1,4 +1,4 @@
-"""Relative patch prediction: two patches of a photo, and the question which of eight places the second came from.
+r"""Relative patch prediction: two patches of a photo, and the question which of eight places the second came from.
 
 The idea. Given an ear, where is the other patch, the one with an eye? To answer, a network has to recognise the ear, the eye, and
 the thing they belong to. Nobody labels anything: we know the places because we cut the patches out.
@@ -7,6 +7,9 @@ What could cheat. Lines and textures that run on across a common border: so a ga
 is moved by a random jitter. And lenses that focus colours a little differently towards a photo's edge (chromatic aberration),
 which tells where in the photo a patch lies, content or not: so colours are projected to leave out the green-magenta axis, or
 all but one channel are dropped. Each guard can be switched off here.
+
+The loss. The cross-entropy of the true place: $$L = -\frac{1}{40} \sum_{(a, b)} \log p_{ab}(d_{ab})$$ over all ordered pairs of
+neighbours $a, b$ among the nine patches, where $d_{ab}$ is the direction in which $b$ lies from $a$, one of eight.
 
 Where we differ from the paper. A small residual network instead of an AlexNet-like one, patches of 32 px from photos of 144
 instead of 96 from larger ones. Nine patches are encoded once, and in training every ordered pair of neighbours among them is
@@ -59,6 +62,7 @@ class RelativePatch(PretextTask):
         metric="accuracy",
         metric_label="Neighbours placed correctly",
         chance=0.125,
+        overview=("correct_of_eight",),
     )
     controls = (
         Control("neighbour", "Neighbour", "choice", "random", "The one asked for.", choices=("random", *NAMES)),

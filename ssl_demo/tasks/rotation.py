@@ -1,4 +1,4 @@
-"""Rotation prediction: turn the photo by 0, 90, 180 or 270 degrees and ask which it was.
+r"""Rotation prediction: turn the photo by 0, 90, 180 or 270 degrees and ask which it was.
 
 The idea. Nobody has to label a photo to know that it was turned: we turned it. To answer, a network has to know what is
 upright in the world: that skies are above, that dogs stand on their legs, that faces have eyes over mouths.
@@ -7,6 +7,9 @@ What could cheat. Anything that turns with the pixels but says nothing of the co
 inexact rotation, a resize that does not commute with turning, the 8 x 8 blocks of JPEG. So turns are exact (90 degrees, no
 interpolation), the photo is cropped square and resized *before* it is turned, and crops start anywhere, so that no grid of
 JPEG blocks keeps its place.
+
+The loss. The cross-entropy of the true turn: $$L = -\frac{1}{4} \sum_{k=0}^{3} \log p_k(x_k)$$ where $x_k$ is the photo
+turned by $k$ quarters, and $p_k$ the probability that the network gives to that turn, the marked bar at the right.
 
 Where we differ from the paper. A residual network of 1.6 million parameters instead of AlexNet, at 96 px, trained on some
 27 thousand photos instead of ImageNet. As in the paper (section 3.2) all four turns of a photo are in the same batch.
@@ -47,6 +50,7 @@ class Rotation(PretextTask):
         metric="accuracy",
         metric_label="Turned back correctly",
         chance=0.25,
+        overview=("probability_true",),
     )
     controls = (
         Control("angle", "Turn the photo by", "choice", "random", "Degrees counter-clockwise, or random by the seed.",

@@ -1,4 +1,4 @@
-"""SimCLR: two random views of every photo; each view has to find its partner among the views of all other photos.
+r"""SimCLR: two random views of every photo; each view has to find its partner among the views of all other photos.
 
 The idea. A crop of a cat in warm light and another in grey have few pixels in common; what they share is the cat. A network that
 gives both the same vector, and other photos' views other vectors, has kept what stays when place, size and colour change. The
@@ -13,6 +13,9 @@ be turned down here, to see how easy the question becomes.
 What is kept. The loss is on a projection of the encoder's average, and the projection is thrown away: it learns to forget what
 the changes change, colour for one, which later tasks may want. Alignment says how near partners are (0: one and the same),
 uniformity how evenly all vectors are spread (0: all one, -4: evenly), after Wang and Isola (2020).
+
+The loss. $$L = -\frac{1}{2B} \sum_i \log \frac{\exp(z_i \cdot z_{p(i)} / \tau)}{\sum_{k \neq i} \exp(z_i \cdot z_k / \tau)}$$
+over all $2B$ views, where $z_i$ is a view's projection of length 1, $p(i)$ its partner, and $\tau$ the temperature.
 
 Where we differ from the paper. A residual network of 1.7 million parameters on views of 64 px instead of ResNet-50 at 224; 128
 photos a step instead of 4096, AdamW instead of LARS, and about twelve passes over 27 thousand photos instead of a thousand over
@@ -73,6 +76,7 @@ class SimCLR(PretextTask):
         metric="accuracy",
         metric_label="Partners found",
         chance="chance",
+        overview=("likeliest", "accuracy"),
         company=PHOTOS - 1,
     )
     controls = (

@@ -1,4 +1,4 @@
-"""Split-brain autoencoder: two networks that share nothing, each guessing what only the other one sees.
+r"""Split-brain autoencoder: two networks that share nothing, each guessing what only the other one sees.
 
 The idea. An autoencoder has its answer before it: it learns to pack, not to understand. Split the photo instead, into lightness
 (L of Lab) and colour (a and b), and the network with it: one half sees L and says the colours, the other sees the colours and
@@ -12,6 +12,9 @@ those of colorization.
 The control. With `autoencoder=true` both halves get L, a and b, as in the Lab to Lab network that the paper compares with, and
 all else stays: the same sizes, the same classes to be said. Its score is then high and means nothing, as the answer is in the
 question; what its features are worth is seen in transfer.
+
+The loss. One cross-entropy for each half: $$L = -\frac{1}{hw} \sum_i v_i \sum_q z_{iq} \log \hat z_{iq} - \frac{1}{hw} \sum_i
+\log \hat y_i(L_i)$$ the first over colours guessed from lightness, the second over 50 classes of lightness guessed from colour.
 
 Where we differ from the paper. Two small residual networks at 96 px, 1.5 million parameters together, instead of two halves of
 an AlexNet; 50 classes of lightness instead of 100; answers for 24 x 24 places; some 27 thousand photos instead of ImageNet. The

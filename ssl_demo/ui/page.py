@@ -2,6 +2,7 @@
 
 A room is an object with a `name` and a `title`; `inputs` and `shown`, components that its answer depends on and changes; and
 `answer(photo, *inputs)`, the values of `shown`, asked for when the room is opened and when a new photo comes while it is open.
+Where it `is_long`, it gives them one after the other, and gets the request first.
 One that has events of its own has a method `listen(photo, upload)`, called once the page is there.
 """
 
@@ -21,6 +22,7 @@ from ..video import LIMITS, Clip
 from . import toasts
 from .clip_input import ClipInput
 from .company_input import CompanyInput, company_html
+from .overview_room import OverviewRoom
 from .panels import data_url
 from .photo_input import PhotoInput
 from .task_tab import LONG, QUICK, TaskTab
@@ -31,6 +33,7 @@ THEME = gr.themes.Base(primary_hue="blue", neutral_hue="stone", radius_size="sm"
                        font=["system-ui", "Segoe UI", "Helvetica Neue", "sans-serif"],
                        font_mono=["ui-monospace", "Consolas", "monospace"])
 METHODS, ROOMS = "methods", (TeachRoom,)
+SEVERAL = {**LONG, "concurrency_id": "rooms", "concurrency_limit": 2}
 # What a visitor brings goes through the queue, which carries toasts, but never waits for somebody's long clip.
 NEWS = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "news", "concurrency_limit": 4,
         "trigger_mode": "multiple"}
@@ -55,7 +58,7 @@ def build(run=run) -> gr.Blocks:
         own = gr.State({})  # the visit's own networks: by task, files of weights by the names that a person gave
         # The name of the open tab, or room. The browser itself sets it: of two tabs opened in quick succession, the server may
         # answer the first one last, and would take that for the open one.
-        current = gr.Textbox(opening, visible="hidden", elem_id="current")
+        current = gr.Textbox(OverviewRoom.name, visible="hidden", elem_id="current")
         with gr.Row(elem_id="page"):
             with gr.Column(scale=0, min_width=272, elem_id="side"):
                 with gr.Column(elem_id="clip-side"):
@@ -73,9 +76,11 @@ def build(run=run) -> gr.Blocks:
                 examples = gr.HTML(thumbnails(), elem_id="examples", js_on_load=PICK)
                 gr.HTML("<p class='note'>What you bring stays in this visit: it is kept in memory, never stored for longer than "
                         "an hour, and never used for training.</p>")
-            with gr.Column(scale=1, min_width=320), gr.Tabs(elem_id="rooms", selected=METHODS):
+            with gr.Column(scale=1, min_width=320), gr.Tabs(elem_id="rooms", selected=OverviewRoom.name):
                 tabs, rooms, opened = {}, {}, {}
-                with gr.Tab("Methods", id=METHODS) as opened[METHODS]:
+                with gr.Tab(OverviewRoom.title, id=OverviewRoom.name, elem_id="room-overview") as opened[OverviewRoom.name]:
+                    rooms[OverviewRoom.name] = OverviewRoom(run, moving, company, first)
+                with gr.Tab("Methods", id=METHODS, elem_id="room-methods") as opened[METHODS]:
                     with gr.Tabs(elem_id="tasks", selected=opening, overflow_behavior="wrap"):
                         for name, task in tasks.items():
                             # The style sheet shows the box for clips, and that for other photos, beside such tabs only.
@@ -91,12 +96,12 @@ def build(run=run) -> gr.Blocks:
         stories = [*(tab.story for tab in tabs.values()), *(output for room in rooms.values() for output in room.shown)]
 
         def answer(values: dict, picture: Image.Image) -> dict:
-            """What the open tab or room makes of a picture. Others answer when they are opened; clips are answered elsewhere."""
+            """What the open tab or room makes of a picture. Others answer when they are opened, and what is long after this."""
             one = rooms.get(values[current]) or tabs.get(values[current], tabs[opening])
-            inputs = [values[component] for component in one.inputs]
-            if one in rooms.values():
-                return dict(zip(one.shown, one.answer(picture, *inputs), strict=True))
-            return {} if one.is_long else {one.story: one.answer(picture, *inputs)}
+            if one.is_long:
+                return {}
+            given = one.answer(picture, *(values[component] for component in one.inputs))
+            return dict(zip(one.shown, given, strict=True)) if one in rooms.values() else {one.story: given}
 
         def tell(values: dict, picture: Image.Image) -> dict:
             """What a new photo changes."""
@@ -159,7 +164,10 @@ def build(run=run) -> gr.Blocks:
         back.then(lambda values: answer(values, values[photo]), everything, stories, **QUICK)
         for name, room in rooms.items():
             opened[name].select(None, None, current, js=f"() => '{name}'", api_visibility="private")
-            opened[name].select(room.answer, [photo, *room.inputs], room.shown, **QUICK)
+            opened[name].select(room.answer, [photo, *room.inputs], room.shown, **(SEVERAL if room.is_long else QUICK))
+            if room.is_long:
+                for event in (taken, picked, brought):
+                    event.then(follow(room), [current, photo, *room.inputs], room.shown, **SEVERAL)
             if hasattr(room, "listen"):
                 room.listen(photo, upload)
         for name, tab in tabs.items():
@@ -173,6 +181,17 @@ def build(run=run) -> gr.Blocks:
             for event in (taken, picked, brought, back):
                 tab.follow(event, current, moving)
     return demo
+
+
+def follow(room):
+    """What answers with a long room after something new was brought, where it is the open one."""
+    def answer(request: gr.Request, open_now: str, photo, *values):
+        if open_now == room.name:
+            yield from room.answer(request, photo, *values)
+        else:
+            yield [gr.skip() for _ in room.shown]  # or they would be emptied
+
+    return answer
 
 
 def thumbnails() -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from .story import CLICKS, about, progress_html, story
 QUICK = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
 LONG = {**QUICK, "queue": True, "concurrency_id": "model"}  # tells how far it is and can be cancelled, which needs the queue
 TRAINED = "trained"
+FORMULAS = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
 PATIENCE = 0.5  # seconds of work before its progress is shown: what is over sooner must not flash
 
 
@@ -58,8 +60,10 @@ class TaskTab:
                     *[{} for _ in self.own]]
         opening = self.answer(first, *defaults) if first else ""
         self.story = gr.HTML(opening, js_on_load=CLICKS, elem_id=f"{self.name}-story", elem_classes="story-box")
-        with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper", open=False):
-            gr.Markdown(lesson(task), elem_classes="lesson")
+        with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper, and the code", open=False):
+            with gr.Row(elem_classes="lesson"):
+                gr.Markdown(lesson(task), latex_delimiters=FORMULAS)
+                gr.Markdown(code(task), elem_classes="code")
 
     @property
     def is_long(self) -> bool:
@@ -194,6 +198,8 @@ class TaskTab:
         def answer(request: gr.Request, open_now, photo, *values):
             if open_now == self.name:
                 yield from self.answer_slowly(request, photo, *values)
+            else:
+                yield [gr.skip() for _ in self.shown]  # or they would be emptied
 
         event.then(answer, [current, photo, *self.inputs], self.shown, **LONG)
 
@@ -238,3 +244,9 @@ def lesson(task: type[PretextTask]) -> str:
     text = inspect.getmodule(task).__doc__ or ""
     paragraphs = text.split("\n\n")[1:]
     return "\n\n".join("**{}.**{}".format(*p.replace("\n", " ").split(".", 1)) for p in paragraphs)
+
+
+def code(task: type[PretextTask]) -> str:
+    """The very lines that make the riddle and judge the answer, read from the task's file."""
+    parts = (("What is hidden and what is asked", task.example), ("The loss", task.loss))
+    return "\n\n".join(f"**{told}**\n\n```python\n{textwrap.dedent(inspect.getsource(part))}```" for told, part in parts)

@@ -33,7 +33,7 @@ KEPT = (f"<p class='note'>At most {MOST_PICTURES} pictures a class. The central 
 class TeachRoom:
     """See `page` for what a room is."""
 
-    name, title = "teach", "Teach it"
+    name, title, is_long = "teach", "Teach it", False
 
     def __init__(self):
         self.lesson = gr.State(Lesson())
