@@ -25,7 +25,7 @@ if spaces is not None and os.environ.get("SPACES_ZERO_GPU"):
 
 
 demo = page.build(run).queue(max_size=64)
-LAUNCH = {"theme": page.THEME, "css_paths": [page.CSS], "max_file_size": "256mb", "run_history": False,
+LAUNCH = {"theme": page.THEME, "css_paths": page.CSS, "max_file_size": "256mb", "run_history": False,
           "footer_links": ["api"], "enable_monitoring": False}
 
 if __name__ == "__main__":

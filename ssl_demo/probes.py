@@ -1,6 +1,6 @@
-"""Two ways to ask what frozen features (N, D) know of classes: their neighbours, and a linear layer. No network takes part.
+"""Ways to ask what frozen features (N, D) know of classes: their neighbours, and two linear layers. No network takes part.
 
-Both answer with the share of each class for every photo asked about, (M, K).
+All answer with the share of each class for every photo asked about, (M, K).
 """
 
 import warnings
@@ -13,6 +13,9 @@ from torch import Tensor
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # Wu et al. 2018 take the temperature 0.07, Caron et al. 2021 (DINO) 20 neighbours with it
 STRENGTHS = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # of the linear probe: the larger, the less it is held back
 UNCHOSEN = 1e-2  # where a class has a single photo, none is left to choose by
+# Of the least-squares probe, chosen for five photos a class by benchmarks/teach_probe.py: how much it is held back, and what its
+# scores are divided by to be shares that mean what they say.
+HELD_BACK, SOFTNESS = 1.0, 0.4
 
 
 def knn(train: Tensor, labels: np.ndarray, test: Tensor, classes: int, k: int = NEIGHBOURS,
@@ -38,9 +41,7 @@ def linear(train: Tensor, labels: np.ndarray, test: Tensor, classes: int, seed: 
     fifth in turn.
     """
     labels = np.asarray(labels)
-    mean, spread = train.float().mean(dim=0), train.float().std(dim=0, correction=0)
-    spread[spread < 1e-6 * spread.max().clamp(min=1e-12)] = 1.0  # what never varies says nothing, and is not blown up
-    train, test = ((part.float() - mean).div(spread).numpy() for part in (train, test))
+    train, test = (part.numpy() for part in _standardised(train, test))
     if strength is None:
         strength = _choose(train, labels, seed)
     model = _fit(train, labels, strength)
@@ -49,9 +50,45 @@ def linear(train: Tensor, labels: np.ndarray, test: Tensor, classes: int, seed: 
     return torch.from_numpy(shares), strength
 
 
+def least_squares(train: Tensor, labels: np.ndarray, test: Tensor, classes: int) -> Tensor:
+    """A linear layer with a closed form, as good as logistic regression where a class has a handful of photos.
+
+    Regularised least-squares classification (Rifkin, Yeo and Poggio 2003, section 3), on standardised features: each class is
+    1 for its own photos and 0 for others. All classes weigh the same, however many photos they have.
+    """
+    labels = torch.from_numpy(np.asarray(labels)).long()
+    counts = labels.bincount(minlength=classes)
+    weight = len(labels) / (counts > 0).sum() / counts[labels]  # (N,), 1 on average
+    train, test = _standardised(train, test, weight=weight)
+    sought = F.one_hot(labels, classes).float() - 1 / classes
+    similar = train @ train.T / train.shape[1]
+    layer = torch.linalg.solve(similar + HELD_BACK * (1 / weight).diag(), sought)  # (N, K)
+    return (test @ train.T / train.shape[1] @ layer / SOFTNESS).softmax(dim=1)
+
+
+def left_out(features: Tensor, labels: np.ndarray, classes: int) -> Tensor:
+    """(N, K): what `least_squares` says of each photo after hearing of all others.
+
+    N fits, although they have a closed form: that takes the mean of all N features, and where classes are equally large, the
+    others' mean and labels together would betray the label of the one left out (4 of 100 photos too many were told rightly).
+    """
+    labels, places = np.asarray(labels), np.arange(len(labels))
+    return torch.cat([least_squares(features[places != place], labels[places != place], features[place : place + 1], classes)
+                      for place in places])
+
+
 def accuracy(shares: Tensor, labels: np.ndarray) -> float:
     """The share of photos whose likeliest class is the right one."""
     return float((shares.argmax(dim=1).numpy() == labels).mean())
+
+
+def _standardised(train: Tensor, *others: Tensor, weight: Tensor | None = None) -> list[Tensor]:
+    """All of them less the mean of the first, divided by its spread. weight: (N,), 1 on average, of its rows."""
+    weight = torch.ones(len(train)) if weight is None else weight
+    mean = (weight[:, None] * train.float()).mean(dim=0)
+    spread = (weight[:, None] * (train.float() - mean).square()).mean(dim=0).sqrt()
+    spread[spread < 1e-6 * spread.max().clamp(min=1e-12)] = 1.0  # what never varies says nothing, and is not blown up
+    return [(part.float() - mean).div(spread) for part in (train, *others)]
 
 
 def _choose(features: np.ndarray, labels: np.ndarray, seed: int) -> float:

@@ -2,7 +2,7 @@
 
 A room is an object with a `name` and a `title`; `inputs` and `shown`, components that its answer depends on and changes; and
 `answer(photo, *inputs)`, the values of `shown`, asked for when the room is opened and when a new photo comes while it is open.
-Where it `is_long`, it gives them one after the other, and gets the request first.
+Where a room `is_long`, it gives them one after the other, and gets the request first.
 One that connects events of its own has a method `listen`, called once, outside of all tabs; the names of its parameters say
 which parts of the page it wants.
 """
@@ -29,13 +29,15 @@ from .overview_room import OverviewRoom
 from .panels import data_url
 from .photo_input import PhotoInput
 from .task_tab import LONG, QUICK, TaskTab
+from .teach_room import TeachRoom
 from .transfer_room import TransferRoom
 
-CSS = Path(__file__).with_name("style.css")
+STYLES = Path(__file__).with_name("styles")
+CSS = [STYLES / "page.css", *sorted(set(STYLES.glob("*.css")) - {STYLES / "page.css"})]  # the page's first, then the rooms'
 THEME = gr.themes.Base(primary_hue="blue", neutral_hue="stone", radius_size="sm", text_size="md",
                        font=["system-ui", "Segoe UI", "Helvetica Neue", "sans-serif"],
                        font_mono=["ui-monospace", "Consolas", "monospace"])
-METHODS, ROOMS = "methods", (TransferRoom, TrainingLab)
+METHODS, ROOMS = "methods", (TransferRoom, TeachRoom, TrainingLab)
 SEVERAL = {**LONG, "concurrency_id": "rooms", "concurrency_limit": 2}
 # What a visitor brings goes through the queue, which carries toasts, but never waits for somebody's long clip.
 NEWS = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "news", "concurrency_limit": 4,

@@ -29,7 +29,7 @@ layer:</b> learns to read classes off the features.</p></div></div>"""
 class TransferRoom:
     """The components of the room, made where it is constructed: inside a `gr.Tab`."""
 
-    name, title = "transfer", "Transfer"
+    name, title, is_long = "transfer", "Transfer", False
 
     def __init__(self):
         self.encoders = encoders = shipped_features.available()
