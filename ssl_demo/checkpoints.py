@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import threading
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from .training import write_atomically
 
 UNTRAINED = "untrained"  # a choice a person makes; nothing here falls back to it
 _HERE = Path(__file__).parent
+_building = threading.Lock()  # every thread draws from the same chance: a network that another one builds meanwhile would take some
 WEIGHTS = next((folder for folder in (_HERE.parent / "weights", _HERE / "weights") if folder.is_dir()), _HERE.parent / "weights")
 
 
@@ -106,7 +108,7 @@ def load_weights(name: str, weights: str | os.PathLike | None = None, seed: int 
     if weights == UNTRAINED:
         best = next(iter(bundled(name).values()), {})
         task = create(name, **best.get("config", {}))
-        with torch.random.fork_rng(devices=[]):
+        with _building, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return task, task.build().eval()
     path = find(name, weights)
@@ -117,7 +119,8 @@ def load_weights(name: str, weights: str | os.PathLike | None = None, seed: int 
     if card and card.get("sha256") != sha256(path):
         raise ValueError(f"{path.name} is not the file its card describes: their checksums differ.")
     task = create(name, **json.loads(header.get("config", "{}")))
-    model = task.build()
+    with _building:
+        model = task.build()
     try:
         model.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in tensors.items()})
     except RuntimeError:
