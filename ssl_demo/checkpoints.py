@@ -17,7 +17,7 @@ from .training import write_atomically
 
 UNTRAINED = "untrained"  # a choice a person makes; nothing here falls back to it
 _HERE = Path(__file__).parent
-_building = threading.Lock()  # every thread draws from the same chance: a network that another one builds meanwhile would take some
+_building = threading.Lock()  # all threads draw from the same chance: a network built beside another would take some of its
 WEIGHTS = next((folder for folder in (_HERE.parent / "weights", _HERE / "weights") if folder.is_dir()), _HERE.parent / "weights")
 
 
