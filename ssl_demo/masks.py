@@ -1,4 +1,4 @@
-"""Masks, booleans (T, H, W): made larger; and how well objects, one at a time, were followed.
+"""Masks: in which order patches are hidden; and of objects in clips, booleans (T, H, W), how well they were followed.
 
 That is J (region) and F (contour), as DAVIS defines them (Perazzi et al. 2016, section 4).
 """
@@ -68,3 +68,22 @@ def j_and_f(answers: Tensor, truths: Tensor) -> tuple[Tensor, Tensor]:
         each = [(region(*pair).mean(), contour(*pair).mean()) for pair in pairs]
         scores.append(torch.tensor(each or [(math.nan, math.nan)]).mean(dim=0))
     return tuple(torch.stack(scores).to(answers.device).T)
+
+
+def rank_places(kind: str, count: int, images: int, side: int, rng: torch.Generator) -> Tensor:
+    """An order (B, N) in which places are hidden: the `count` lowest first. All images get equally many."""
+    chance = torch.rand(images, side * side, generator=rng)  # drawn always, so that one seed means one chance
+    if kind == "random":
+        return chance
+    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    if kind == "block":  # one square as nearly as the count allows, wherever it fits
+        half = min(count**0.5, side) / 2
+        centre = half + torch.rand(images, 2, 1, generator=rng) * (side - 2 * half) - 0.5
+        distance = torch.maximum((row.flatten() - centre[:, 0]).abs(), (column.flatten() - centre[:, 1]).abs())
+        return distance + 1e-3 * chance
+    assert kind == "grid", kind  # Bayer's ordered pattern: at 75 % one of each 2 x 2 stays, at 50 % a chess-board
+    order = torch.zeros(1, 1)
+    for _ in range(3):
+        order = torch.cat([torch.cat([4 * order, 4 * order + 2], 1), torch.cat([4 * order + 3, 4 * order + 1], 1)], 0)
+    tiles = -(-side // 8)
+    return -(order.repeat(tiles, tiles)[:side, :side].flatten() + 1e-3 * chance)

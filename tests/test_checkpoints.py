@@ -243,3 +243,14 @@ def test_no_card_without_weights():
     weights = {name.removesuffix(".safetensors") for name in names if name.endswith(".safetensors")}
     cards = {name.removesuffix(".json") for name in names if name.endswith(".json")}
     assert weights == cards and len(names - {"__init__.py", "README.md", ".gitkeep", "__pycache__"}) == 2 * len(weights)
+
+
+def test_an_untrained_network_is_the_same_while_others_are_built_beside_it():
+    from concurrent.futures import ThreadPoolExecutor
+
+    names = [*all_tasks()][:3] * 4
+    alone = {name: load_weights(name, checkpoints.UNTRAINED)[1].state_dict() for name in names}
+    with ThreadPoolExecutor(4) as pool:
+        beside = list(pool.map(lambda name: load_weights(name, checkpoints.UNTRAINED)[1].state_dict(), names))
+    for name, state in zip(names, beside, strict=True):
+        assert all(torch.equal(value, alone[name][key]) for key, value in state.items())

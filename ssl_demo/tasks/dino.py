@@ -6,8 +6,7 @@ the teacher's answer to another crop: from a wheel, that of the car. The teacher
 
 What could cheat. If both always gave the same answer they would agree, and know nothing: collapse. It has two forms, and a guard
 against each. One prototype takes everything: so the teacher's mean answer, the centre, is taken off its answers. All prototypes
-get the same: so the teacher's answers are made sharper than the student's by a lower temperature. Either guard alone leads to
-what the other prevents. Crops of one photo have its colours in common: colours are changed, dropped and blurred.
+get the same: so a lower temperature makes the teacher's answers sharper. Crops also share a photo's colours: those are changed.
 
 The loss. $$L = -\sum_{u \neq v} \mathrm{softmax}((t_u - c) / \tau_t) \cdot \log \mathrm{softmax}(s_v / \tau_s)$$ over large crops
 $u$ and all crops $v$: $t$ and $s$ are the teacher's and student's answers, $c$ the centre.
@@ -79,11 +78,7 @@ class DINO(PretextTask):
                 "depth": 3, "heads": 4, "hidden": 512, "bottleneck": 32, "prototypes": 1024, "momentum": 0.99,
                 "teacher_temperature": TEACHER, "student_temperature": STUDENT, "centring": True}
     recipe = Recipe(batch=64, lr=1.5e-3, crop=(1.0, 1.0), clip=3.0, warmup=0.1, ema=0.99)
-    knobs = (
-        Control("momentum", "Momentum", "slider", 0.99, "Of the teacher.", minimum=0.9, maximum=0.999, step=0.001),
-        Control("teacher_temperature", "Teacher", "slider", TEACHER, "Its temperature.", minimum=0.02, maximum=0.3, step=0.01),
-        Control("centring", "Centring", "toggle", True, "Off: it may collapse."),
-    )
+    knobs = (Control("momentum", "Momentum", "slider", 0.99, "Of the teacher.", 0.9, 0.999, 0.001), controls[0], controls[2])
 
     def __init__(self, **config):
         super().__init__(**config)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .. import drawing
 from ..baselines import smooth_interpolation
+from ..masks import rank_places
 from ..nets import init_transformer, milliseconds, patchify, sincos_positions, transformer, unpatchify
 from ..pretext import Card, Control, Example, Number, Panel, Prediction, PretextTask, Recipe
 
@@ -61,25 +62,6 @@ class MaskedAutoencoder(nn.Module):
         places = self.mask_token.to(tokens.dtype).repeat(len(tokens), len(self.decoder_positions), 1)  # (B, N, D')
         places = places.scatter(1, visible[:, :, None].expand_as(tokens), tokens) + self.decoder_positions
         return self.to_pixels(self.decoder_norm(self.decoder(places))).float() * SPREAD + MEAN
-
-
-def rank_places(kind: str, count: int, images: int, side: int, rng: torch.Generator) -> Tensor:
-    """An order (B, N) in which places are hidden: the `count` lowest first. All images get equally many."""
-    chance = torch.rand(images, side * side, generator=rng)  # drawn always, so that one seed means one chance
-    if kind == "random":
-        return chance
-    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    if kind == "block":  # one square as nearly as the count allows, wherever it fits
-        half = min(count**0.5, side) / 2
-        centre = half + torch.rand(images, 2, 1, generator=rng) * (side - 2 * half) - 0.5
-        distance = torch.maximum((row.flatten() - centre[:, 0]).abs(), (column.flatten() - centre[:, 1]).abs())
-        return distance + 1e-3 * chance
-    assert kind == "grid", kind  # Bayer's ordered pattern: at 75 % one of each 2 x 2 stays, at 50 % a chess-board
-    order = torch.zeros(1, 1)
-    for _ in range(3):
-        order = torch.cat([torch.cat([4 * order, 4 * order + 2], 1), torch.cat([4 * order + 3, 4 * order + 1], 1)], 0)
-    tiles = -(-side // 8)
-    return -(order.repeat(tiles, tiles)[:side, :side].flatten() + 1e-3 * chance)
 
 
 class MAE(PretextTask):

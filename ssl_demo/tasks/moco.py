@@ -4,22 +4,19 @@ The idea. Two views of one photo, cropped and coloured at random, should get nea
 ones. The more others there are, the finer a network has to look. Encoding thousands of them for each step is out of reach, so
 the points of earlier steps ("keys") are kept in a queue, and the newest push the oldest out. Keys of a network that changes fast
 would not compare with each other; so they come from a second network that follows the first slowly, as a running mean of its
-weights. Momentum says how slowly: the more, the more alike the keys in the queue, but the further they are behind the network
-that is to find them.
+weights. The more momentum, the more alike the keys in the queue, but the further behind the network that is to find them.
 
 What could cheat. Time: while the networks change fast, all keys of this step differ from all older ones, and telling the ages
 apart is easier than telling photos apart; our first trials did nothing else. So the other photos of the batch are candidates too
 (as in the third version, Chen et al. 2021), and batch norm centres each batch's points, so that none lies apart as a whole. That
-batch norm could in turn leave a watermark in all views of a batch; the paper shuffles photos between machines against it. Here
-partners stand beside others with the same watermark: in a trial, the batch's other keys were no nearer than those in the queue.
+batch norm could in turn leave a watermark in all views of a batch; here partners stand beside others with the same one.
 
 The loss. $$L = -\log \frac{\exp(q \cdot k_+ / \tau)}{\sum_k \exp(q \cdot k / \tau)}$$ for each query $q$, with its own key
 $k_+$ and all keys $k$ of the batch and the queue; then $\theta_k \leftarrow m \theta_k + (1 - m) \theta_q$ with momentum $m$.
 
 Where we differ from the paper. A residual network of 1.7 million parameters, photos of 96 px and views of 64; a queue of 2048
-keys instead of 65536; a momentum of 0.99 instead of 0.999, as a short training has no time for slow followers; AdamW. From the
-second version (Chen et al. 2020) come the head of two layers, blur, and temperature 0.2; our head has batch norm, and looks at
-each place of the map before the mean is taken.
+keys instead of 65536; a momentum of 0.99 instead of 0.999, as the training is short; AdamW. From the second version (Chen et al.
+2020) the head of two layers, blur, and temperature 0.2; our head has batch norm and looks at each place before the mean is taken.
 """
 
 import copy
@@ -110,18 +107,14 @@ class MoCo(PretextTask):
         company=11,
     )
     controls = (
-        Control("momentum", "Momentum", "choice", "0.99", "Of the follower.",
-                choices=tuple(f"{momentum:g}" for momentum in MOMENTA)),
+        Control("momentum", "Momentum", "choice", "0.99", "Of the follower.", choices=tuple(map("{:g}".format, MOMENTA))),
         Control("length", "Queue length", "slider", 2048, "Keys compared with.", minimum=16, maximum=2048, step=16),
         Control("temperature", "Temperature", "slider", 0.2, "Low: only near keys count.", minimum=0.05, maximum=1, step=0.05),
     )
     defaults = {"size": 96, "view": 64, "width": 48, "depths": [2, 2, 2], "features": 128, "queue": 2048, "momentum": 0.99,
                 "temperature": 0.2}
     recipe = Recipe(batch=128, lr=2e-3, crop=(1.0, 1.0), flip=False)
-    knobs = (
-        Control("momentum", "Momentum", "slider", 0.99, "Of the follower.", minimum=0, maximum=0.999, step=0.001),
-        Control("temperature", "Temperature", "slider", 0.2, "Low: only near keys count.", minimum=0.05, maximum=1, step=0.05),
-    )
+    knobs = (Control("momentum", "Momentum", "slider", 0.99, "Of the follower.", maximum=0.999, step=0.001), controls[2])
     gathered = ("queries", "keys")
 
     def __init__(self, **config):

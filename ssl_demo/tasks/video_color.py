@@ -1,19 +1,17 @@
 r"""Video colouring: colour a grey clip by pointing, from every place of a frame, at where its colour was before.
 
 The idea. One frame's colours are given; the others are grey. For each place of a grey frame the network points at places of
-earlier frames and copies their colours. A thing keeps its colour as it moves, so whoever points well has learned to follow
-things, though nobody said what a thing is. Copy a mask instead of colours and it is a tracker.
+earlier frames and copies their colours. A thing keeps its colour as it moves: who points well has learned to follow it, though
+nobody said what a thing is. Copy a mask instead of colours and it is a tracker.
 
 What could cheat. Most of a clip stands still: copying from the same place is almost always right. So we print what that alone
-reaches, in colour and in tracking, and only what is better than that was learned. And large grey areas make many colours easy:
-colours are sixteen clusters, and the loss is their cross-entropy.
+reaches, in colour and in tracking: only what is better was learned. Grey is easy: so colours are sixteen clusters.
 
 The loss. $$L = -\sum_j \log \sum_i A_{ij} [c_i = c_j], \; A_{ij} \propto \exp(f_i \cdot f_j / \tau)$$ features $f$, colours $c$.
 
 Where we differ from the paper. A small residual network at 144 px with a place for every 4 pixels, not a ResNet-18 at 256 px
 with one for 8 and 3-D convolutions on top; features of length one, compared by their angle; pointers that reach a few places
-around, not the whole frame. In training each frame but the first copies from up to three before it; in use, from frame 1 and
-the two before, by the eight strongest pointers of a place. Twenty clips, and photos set in motion, instead of Kinetics' 300 000.
+around, not the whole frame. Each frame copies from up to three before it; in use also from frame 1. Twenty clips and moving photos.
 """
 
 import math
