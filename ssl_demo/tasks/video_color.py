@@ -11,7 +11,7 @@ The loss. $$L = -\sum_j \log \sum_i A_{ij} [c_i = c_j], \; A_{ij} \propto \exp(f
 
 Where we differ from the paper. A small residual network at 144 px with a place for every 4 pixels, not a ResNet-18 at 256 px
 with one for 8 and 3-D convolutions on top; features of length one, compared by their angle; pointers that reach a few places
-around, not the whole frame. Each frame copies from up to three before it; in use also from frame 1. Twenty clips and moving photos.
+around, not the whole frame. Each frame copies from up to three before it; in use also from frame 1. Twenty clips, moving photos.
 """
 
 import math

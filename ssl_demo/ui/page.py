@@ -56,8 +56,7 @@ def build(run=run) -> gr.Blocks:
     opening = max(tasks, key=lambda name: tasks[name].card.year)  # the newest method greets
     with gr.Blocks(title="Self-supervised learning, seen", analytics_enabled=False, delete_cache=(300, 3000),
                    fill_width=True) as demo:
-        gr.HTML("<header><h1>Learning without labels</h1><p>Hide something in a photo, predict it back, keep the encoder. Every "
-                "answer is computed now.</p></header>")
+        gr.HTML("<header><h1>Learning without labels</h1><p>Hide something in a photo, predict it back, keep the encoder.</p></header>")
         photo = gr.State(first)
         moving = gr.State(first)  # what tasks on clips take: the clip a person brought, else a camera's move over the photo
         own = gr.State({})  # the visit's own networks: by task, files of weights by the names that a person gave
@@ -81,7 +80,8 @@ def build(run=run) -> gr.Blocks:
                 examples = gr.HTML(thumbnails(), elem_id="examples", js_on_load=PICK)
                 gr.HTML("<p class='note'>What you bring stays in this visit: it is kept in memory, never stored for longer than "
                         "an hour, and never used for training.</p>")
-            with gr.Column(scale=1, min_width=320), gr.Tabs(elem_id="rooms", selected=OverviewRoom.name) as doors:
+            with (gr.Column(scale=1, min_width=320),
+                  gr.Tabs(elem_id="rooms", selected=OverviewRoom.name, overflow_behavior="wrap") as doors):
                 tabs, rooms, opened = {}, {}, {}
                 with gr.Tab(OverviewRoom.title, id=OverviewRoom.name, elem_id="room-overview") as opened[OverviewRoom.name]:
                     rooms[OverviewRoom.name] = OverviewRoom(run, moving, company, first)
