@@ -1,11 +1,14 @@
 """Links to what is on a tab: short, and back to the same."""
 
+import shlex
+from types import SimpleNamespace
 from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ssl_demo import cli
 from ssl_demo.examples import EXAMPLES, name_of
 from ssl_demo.pretext import all_tasks, parse_controls
 from ssl_demo.ui import links
@@ -21,11 +24,9 @@ def back(query):
 def test_a_link_leads_back(name):
     task = all_tasks()[name]
     assert links.query(task, COFFEE, 0, "trained", {}) == f"?task={name}&photo=coffee", "what is as at first is not written"
-    changed = {}
-    for control in task.controls:
-        if control.kind in ("slider", "choice", "toggle"):
-            values = {"slider": control.minimum, "choice": (*control.choices, "")[-2], "toggle": control.default is not True}
-            changed[control.name] = values[control.kind]
+    changed = {c.name: c.minimum for c in task.controls if c.kind == "slider"}
+    changed |= {c.name: c.choices[-1] for c in task.controls if c.kind == "choice"}
+    changed |= {c.name: not c.default for c in task.controls if c.kind == "toggle"}
     place = back(links.query(task, COFFEE, 7, "untrained", changed))
     assert (place.task, place.photo, place.seed, place.network) == (name, "coffee", 7, "untrained")
     assert parse_controls(task, place.controls) == parse_controls(task, changed)
@@ -54,3 +55,29 @@ def test_links_of_others_and_bad_links():
                              ({"task": name, "seed": "-1"}, "seed")):  # fmt: skip
         with pytest.raises(ValueError, match=word):
             links.read(parameters)
+
+
+@pytest.mark.parametrize("name", all_tasks())
+def test_what_to_type_elsewhere_asks_for_the_same(name, monkeypatch):
+    """The command is parsed by the real command line, the Python is evaluated: both must ask for what the tab shows."""
+    task = all_tasks()[name]
+    slider = next((c for c in task.controls if c.kind == "slider"), None)
+    controls = {slider.name: slider.maximum} if slider else {}
+    calls = links.calls(task, 5, "untrained", controls)
+    options = cli._parser().parse_args(shlex.split(calls["Command line"])[3:])
+    assert (options.task, options.seed, options.weights) == (name, 5, "untrained")
+    assert parse_controls(task, cli._pairs(options.set)) == parse_controls(task, controls)
+    asked = {}
+
+    def run(file, seed, **values):
+        asked.update(values, seed=seed)
+
+    loaded = SimpleNamespace(load=lambda *names: asked.update(names=names) or SimpleNamespace(run=run))
+    eval(calls["Python"], {"ssl_demo": loaded})
+    assert asked.pop("names") == (name, "untrained") and asked.pop("seed") == 5
+    assert parse_controls(task, asked) == parse_controls(task, controls)
+    sent = {}
+    client = SimpleNamespace(predict=lambda **values: sent.update(values))
+    eval(calls["HTTP"], {"Client": lambda address: client, "ADDRESS": "", "handle_file": str})
+    assert [sent.pop(key) for key in ("api_name", "network", "seed")] == [f"/{name}", "untrained", 5] and sent.pop("file")
+    assert parse_controls(task, sent) == parse_controls(task, controls)

@@ -3,6 +3,7 @@
 Only what differs from the tab's beginning is written, so that links are short. An uploaded photo never enters one.
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,13 +28,32 @@ class Place:
     controls: dict[str, Any]
 
 
+def changed(task: type[PretextTask], controls: dict[str, Any]) -> dict[str, Any]:
+    """The controls that do not stand where they stood at first, with their values."""
+    defaults = parse_controls(task, {})
+    return {name: value for name, value in parse_controls(task, controls).items() if value != defaults[name]}
+
+
 def query(task: type[PretextTask], photo, seed: int | None, network: str | None, controls: dict[str, Any]) -> str:
     """Such as "?task=mae&photo=coffee&mask_ratio=50". Without a photo where it is none of the examples."""
-    defaults = parse_controls(task, {})
     named = {"task": task.card.name, "photo": name_of(photo) or "", "seed": seed or 0,
              "network": UNTRAINED if network == UNTRAINED else ""}
-    changed = {name: value for name, value in parse_controls(task, controls).items() if value != defaults[name]}
-    return "?" + urlencode({name: value for name, value in {**named, **changed}.items() if value or name in changed})
+    turned = changed(task, controls)
+    return "?" + urlencode({name: value for name, value in {**named, **turned}.items() if value or name in turned})
+
+
+def calls(task: type[PretextTask], seed: int | None, network: str | None, controls: dict[str, Any]) -> dict[str, str]:
+    """The same run as a person may type it elsewhere: on the command line, in Python, over HTTP."""
+    name, turned, untrained = task.card.name, changed(task, controls), network == UNTRAINED
+    file = "clip.mp4" if task.card.input == "video" else "photo.jpg"
+    shell = [f"--seed {seed}"] * bool(seed) + [f"--weights {UNTRAINED}"] * untrained
+    shell += ["--set " + " ".join(shlex.quote(f"{key}={value}") for key, value in turned.items())] * bool(turned)
+    keys = ([f"seed={seed}"] if seed else []) + [f"{key}={value!r}" for key, value in turned.items()]
+    load = ", ".join(repr(part) for part in [name, UNTRAINED][: 1 + untrained])
+    over = [f'file=handle_file("{file}")'] + [f'network="{UNTRAINED}"'] * untrained + keys + [f'api_name="/{name}"']
+    return {"Command line": " ".join(["python -m ssl_demo run", name, file, *shell, "--out out"]),
+            "Python": f"ssl_demo.load({load}).run({', '.join([repr(file), *keys])})",
+            "HTTP": f"Client(ADDRESS).predict({', '.join(over)})"}
 
 
 def read(parameters: Mapping[str, str]) -> Place | None:

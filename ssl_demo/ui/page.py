@@ -56,7 +56,8 @@ def build(run=run) -> gr.Blocks:
     opening = max(tasks, key=lambda name: tasks[name].card.year)  # the newest method greets
     with gr.Blocks(title="Self-supervised learning, seen", analytics_enabled=False, delete_cache=(300, 3000),
                    fill_width=True) as demo:
-        gr.HTML("<header><h1>Learning without labels</h1><p>Hide something in a photo, predict it back, keep the encoder.</p></header>")
+        gr.HTML("<header><h1>Learning without labels</h1>"
+                "<p>Hide something in a photo, predict it back, keep the encoder.</p></header>")
         photo = gr.State(first)
         moving = gr.State(first)  # what tasks on clips take: the clip a person brought, else a camera's move over the photo
         own = gr.State({})  # the visit's own networks: by task, files of weights by the names that a person gave

@@ -1,7 +1,8 @@
 """What a task's tab tells, as HTML: its panels in four steps, its figures, and how good it is. Strings out; no events."""
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from ..inference import Result
 from ..pretext import Card, Number
@@ -16,8 +17,11 @@ STEPS = {
 }
 
 
-def story(result: Result, card: Card, link: str = "") -> str:
-    """The panels of a run in four steps, its figures, the shortcut to beware of, and the link (a query) that leads back here."""
+def story(result: Result, card: Card, link: str = "", calls: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The panels of a run in four steps, its figures, and the shortcut to beware of.
+
+    link: a query that leads back here; calls: what to type elsewhere for the same run, by the name of the place.
+    """
     columns, drawn = [], {stage: "" for stage in STEPS}
     for panel in steps(result.panels, "panels drawn"):  # clips take a while to encode
         drawn[panel.stage] += panel_html(panel)
@@ -25,14 +29,18 @@ def story(result: Result, card: Card, link: str = "") -> str:
         heading = "Clip" if stage == "photo" and card.input == "video" else heading
         columns.append(f'<section class="step step-{stage}"><h3><span>{number}</span>{heading}</h3>{drawn[stage]}</section>')
     shortcut = f'<p class="shortcut"><b>What could cheat.</b> {html.escape(card.shortcut)}</p>'
-    notes = f'<div class="notes">{figures_html(result.figures.values())}{shortcut}{link_html(link)}</div>'
+    notes = f'<div class="notes">{figures_html(result.figures.values())}{shortcut}{link_html(link, calls)}</div>'
     return f'<div class="story" data-link="{html.escape(link)}">{"".join(columns)}{notes}</div>'
 
 
-def link_html(link: str) -> str:
-    """A button that copies the link to what is shown; nothing where there is none."""
-    note = "" if not link or "photo=" in link else "Without your photo, which never enters a link."
-    return f'<p class="link"><button type="button" class="copy-link">Copy link</button> {note}</p>' if link else ""
+def link_html(link: str, calls: Mapping[str, str]) -> str:
+    """A button that copies the link to what is shown, and the calls for the same run; nothing where there is no link."""
+    if not link:
+        return ""
+    note = "" if "photo=" in link else "Without your photo, which never enters a link."
+    typed = "".join(f"<dt>{html.escape(place)}</dt><dd><code>{html.escape(call)}</code></dd>" for place, call in calls.items())
+    return (f'<div class="link"><button type="button" class="copy-link">Copy link</button> {note}'
+            f"<details><summary>Run it elsewhere</summary><dl>{typed}</dl></details></div>")
 
 
 def figures_html(figures: Iterable[Number]) -> str:

@@ -110,11 +110,12 @@ class TaskTab:
     def answer(self, photo: Image.Image, *values) -> str:
         """The story of one run as HTML; a mistake becomes a toast with its sentence, and the page stays as it was."""
         with toasts.told():
-            return story(self.result(photo, *values), self.task.card, self.link(photo, *values))
+            return story(self.result(photo, *values), self.task.card, *self.links(photo, *values))
 
-    def link(self, photo, seed: int | None, network: str | None, *values) -> str:
-        """What leads back to this answer, as the query of an address."""
-        return links.query(self.task, photo, seed, network, self.apart(values)[0])
+    def links(self, photo, seed: int | None, network: str | None, *values) -> tuple[str, dict[str, str]]:
+        """What leads back to this answer, as the query of an address, and what to type elsewhere for the same."""
+        controls = self.apart(values)[0]
+        return links.query(self.task, photo, seed, network, controls), links.calls(self.task, seed, network, controls)
 
     def answer_slowly(self, request: gr.Request, photo, *values) -> Iterator[tuple]:
         """What `busy`, `progress` and `story` show while a run goes on, and the answer. Closing it ends the run.
