@@ -3,7 +3,8 @@
 Each reads its share of the photos, and all then have them all (`gather`, in the order one process would have them). Each draws
 the chance of the whole batch from the same seed and makes the whole batch's example, of which it keeps its share (`share`): every
 P-th row, for P processes. So a mask or a crop does not depend on how many share the work, and no task has to know of it. The
-price is that crops and masks are made P times over; they are made on the device, and are cheap beside the network.
+price is that crops and masks are made P times over, on the device. That is little beside the network, but it does not get less by
+more processes: with very many of them, a chance of its own for each photo would be the way.
 
 What looks at the whole batch looks at all processes': the losses that compare photos (`PretextTask.gathered`), and batch norm.
 Gradients are averaged by DistributedDataParallel. What is left are differences of rounding: sums are taken in another order.
