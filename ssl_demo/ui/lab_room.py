@@ -14,7 +14,7 @@ from ..checkpoints import UNTRAINED, bundled
 from ..live_plan import SCRATCH
 from ..pretext import all_tasks
 from ..video import Clip
-from . import lab_api, toasts
+from . import lab_api, links, toasts
 from . import lab_drawing as drawing
 from . import lab_visits as visits
 from .company_input import company_html
@@ -301,11 +301,9 @@ class TrainingLab:
         brought = self.bring.upload(bring, [self.bring, own], changed, preprocess=False,
                                     **{**QUICK, "queue": True, "concurrency_id": "news"})
         for event in (used, brought):
-            event.success(None, self.goto, None, js=OPEN_TAB, api_visibility="private")
+            event.success(None, self.goto, None, js=links.OPEN_METHOD, api_visibility="private")
         packed = self.download.click(pack, self.which, self.zip, **QUICK)
         packed.success(None, None, None, js=FETCH, api_visibility="private")
 
 
-OPEN_TAB = """(task) => { document.querySelector('#rooms > .tab-wrapper button[role=tab]').click();
- setTimeout(() => document.querySelector(`#tasks button[data-tab-id="${task}"]`)?.click(), 60); }"""
 FETCH = "() => setTimeout(() => document.querySelector('a#lab-zip, #lab-zip a, #lab-zip').click(), 250)"

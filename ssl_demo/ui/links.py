@@ -74,3 +74,17 @@ def read(parameters: Mapping[str, str]) -> Place | None:
     values = parse_controls(task, named)
     network = UNTRAINED if parameters.get("network") == UNTRAINED else ""
     return Place(name, photo, parse_seed(parameters.get("seed")), network, {key: values[key] for key in named})
+
+
+# Opens a method's tab as a visitor would, so that all that listens to it hears of it. The tabs of methods come to the page when
+# their room is first opened, and then begin with one of their own choice: hence several tries.
+OPEN_METHOD = """(name) => {
+  window.openMethod = name;
+  document.querySelector('#room-methods-button').click();
+  const open = (tries) => {
+    const tab = document.querySelector(`#tab-${name}-button`);
+    if (tab && tab.getAttribute('aria-selected') !== 'true') tab.click();
+    if (tries) setTimeout(open, 60, tries - 1);
+  };
+  open(8);
+}"""

@@ -12,6 +12,7 @@ from ..figures import panel_picture
 from ..inference import Result
 from ..pretext import FAMILIES, Card, Panel, all_tasks
 from ..video import Clip, camera_move
+from . import links
 from .panels import data_url
 
 FRAMES = 8  # of a clip: a card shows one of them
@@ -111,19 +112,9 @@ def spelled(number: int) -> str:
     return words[number] if number < len(words) else str(number)
 
 
-# Tabs are opened as a visitor would open them, so that all that listens to them hears of it. Those of the methods come to the
-# page when their room is first opened, and then begin with one of their own choice: hence several tries.
-OPEN = """
-element.addEventListener('click', (event) => {
+OPEN = f"""
+element.addEventListener('click', (event) => {{
   const card = event.target.closest('[data-opens]');
-  if (!card) return;
-  window.openMethod = card.dataset.opens;
-  document.querySelector('#room-methods-button').click();
-  const open = (tries) => {
-    const tab = document.querySelector(`#tab-${card.dataset.opens}-button`);
-    if (tab && tab.getAttribute('aria-selected') !== 'true') tab.click();
-    if (tries) setTimeout(open, 60, tries - 1);
-  };
-  open(8);
-});
+  if (card) ({links.OPEN_METHOD})(card.dataset.opens);
+}});
 """
