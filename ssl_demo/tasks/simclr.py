@@ -18,7 +18,7 @@ The loss. $$L = -\frac{1}{2B} \sum_i \log \frac{\exp(z_i \cdot z_{p(i)} / \tau)}
 over all $2B$ views, where $z_i$ is a view's projection of length 1, $p(i)$ its partner, and $\tau$ the temperature.
 
 Where we differ from the paper. A residual network of 1.7 million parameters on views of 64 px instead of ResNet-50 at 224; 128
-photos a step instead of 4096, AdamW instead of LARS, and about twelve passes over 27 thousand photos instead of a thousand over
+photos a step instead of 4096, AdamW instead of LARS, and about thirty passes over 27 thousand photos instead of a thousand over
 ImageNet. Crops are squares and keep a fifth of the photo or more (there: a twelfth), colours change half as far, and the blur is
 narrower, as views are smaller. The projection ends in batch norm, as in the authors' code, and the temperature is 0.2, not 0.1.
 """
