@@ -91,7 +91,7 @@ class SimCLR(PretextTask):
     defaults = {"size": 96, "view": 64, "width": 48, "depths": [2, 2, 2], "hidden": 512, "projection": 128,
                 "temperature": TEMPERATURE}
     recipe = Recipe(batch=128, lr=2e-3, crop=(1.0, 1.0), flip=False)
-    knobs = (Control("temperature", "Temperature", "slider", TEMPERATURE, "Low: near rivals count.", 0.05, 1, 0.05),)
+    knobs = tuple(control for control in controls if control.name == "temperature")
     gathered = ("projections",)
 
     def __init__(self, **config):
