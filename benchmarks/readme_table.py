@@ -41,7 +41,8 @@ def table() -> str:
             heldout = about["heldout"]
             size = f"{weights}: {about['params'] / 1e6:.1f} M parameters, {about['bytes'] / 1e6:.1f} MB"
             what = "clips" if card.input == "video" else "photos"
-            trained = f"{about['minutes'] / 60:.1f} core-hours, {about['images_seen']:,} {what} seen"
+            minutes, seen = (about[key] + about.get("before", {}).get(key, 0) for key in ("minutes", "images_seen"))
+            trained = f"{minutes / 60:.1f} core-hours, {seen:,} {what} seen"
             score = f"**{card.show(heldout['score'])}** {card.metric} ({heldout['images']:,} {what})"
             guesses = [f"{label}: {card.show(heldout['metrics'][metric])}" for metric, label in card.baselines]
             chance = ", ".join(guesses) or card.show(heldout["chance"])

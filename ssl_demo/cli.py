@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     length.add_argument("--minutes", type=_minutes)
     train.add_argument("--out", type=Path, metavar="FILE", help="a .safetensors file; default runs/TASK.safetensors")
     train.add_argument("--resume", type=Path, metavar="FILE", help="a .checkpoint file to go on from, with the same length")
+    train.add_argument("--start", metavar="WEIGHTS", help="begin with bundled weights by name, or a .safetensors file")
     train.add_argument("--limit", type=_count, help="only so many photos, drawn by the seed")
     train.add_argument("--history", action="store_true", help="keep the weights after 1, 2, 4, 8, ... steps, in FILE's .history/")
     train.add_argument("--config", nargs="+", action="extend", default=[], metavar="k=v", help="of the network or the recipe")
@@ -191,6 +192,12 @@ def _train(options) -> dict | None:
         raise ValueError(f"--out must name a .safetensors file, not {out}.")
     if options.resume is not None:
         load_checkpoint(options.resume, task, recipe, options.seed)  # what is wrong with it is said before the photos are read
+    before = start = None
+    if options.start:
+        taught, start = checkpoints.load_weights(options.task, options.start)
+        if taught.config != task.config:
+            raise ValueError(f"{options.start} holds another network than these settings ask for.")
+        before = _trained_before(checkpoints.read_card(checkpoints.find(options.task, options.start)), options.start)
     _make_folder(out.parent)
     # A part is kept for watching: recipes are chosen on it, and held-out photos stay out of every choice.
     state = processes()
@@ -211,7 +218,8 @@ def _train(options) -> dict | None:
 
         try:
             for last in train(task, learned, recipe, steps=options.steps, minutes=options.minutes, seed=options.seed,
-                              checkpoint=checkpoint, resume=options.resume, log=log, milestone=keep if options.history else None):
+                              checkpoint=checkpoint, resume=options.resume, log=log, start_from=start,
+                              milestone=keep if options.history else None):
                 bar.set_postfix_str(f"step {last.step}, loss {last.loss:.4f}, {watched} {last.metric:.4f}, "
                                     f"{last.images_per_second:.0f} images/s", refresh=False)
                 bar.update(last.progress - bar.n)
@@ -236,8 +244,16 @@ def _train(options) -> dict | None:
             "steps": last.step, "images_seen": last.images, "minutes": round(minutes, 2),
             "machine": checkpoints.machine(), "seed": options.seed, "recipe": _plain(recipe),
             "date": time.strftime("%Y-%m-%d"), "command": options.typed, "curve": curve}
-    checkpoints.save_weights(out, task, last.model, card)
+    checkpoints.save_weights(out, task, last.model, card | ({"before": before} if before else {}))
     return report
+
+
+def _trained_before(card: dict, weights: str) -> dict:
+    """What it took to make the weights that a run begins with, their own beginning included."""
+    earlier = card.get("before", {})
+    amounts = {key: card.get(key, 0) + earlier.get(key, 0) for key in ("steps", "images_seen", "minutes")}
+    return {"weights": Path(weights).stem, "sha256": card.get("sha256"), **amounts, "commands": [*earlier.get("commands", []),
+                                                                                                card.get("command")]}
 
 
 def _load_to_learn(options, side: int, clips: bool):

@@ -245,7 +245,8 @@ class Recipe:
     """How a task is trained by default. Every field can be set by `train --config name=value`."""
 
     batch: int = 64  # photos in a step, over all processes
-    lr: float = 1e-3  # peak learning rate of AdamW
+    optimizer: str = "adamw"  # or "muon", for matrices and filters; the rest is AdamW's
+    lr: float = 1e-3  # peak learning rate
     weight_decay: float = 0.05
     beta2: float = 0.95
     warmup: float = 0.05  # share of the run in which the learning rate rises
@@ -263,7 +264,7 @@ class Recipe:
             "batch": self.batch >= 1, "lr": self.lr > 0, "weight_decay": self.weight_decay >= 0, "beta2": 0 <= self.beta2 < 1,
             "warmup": 0 <= self.warmup < 1, "ema": 0 <= self.ema < 1, "clip": self.clip > 0, "side": 8 <= self.side <= 1024,
             "crop": len(self.crop) == 2 and 0 < self.crop[0] <= self.crop[1] <= 1, "color": 0 <= self.color <= 1,
-            "precision": self.precision in ("auto", "float32", "bfloat16"),
+            "optimizer": self.optimizer in ("adamw", "muon"), "precision": self.precision in ("auto", "float32", "bfloat16"),
         }
         for name, is_sensible in sensible.items():
             if not is_sensible:

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .clips import ClipBatches, Clips
 from .data import Batches, Photos, centre, prefetch
 from .distributed import gather, mean, processes, share, share_batch_norm
+from .muon import Muon
 from .pretext import PretextTask, Recipe, fresh
 from .streaming import Stream, StreamBatches
 
@@ -115,7 +116,7 @@ def train(
     average = copy.deepcopy(model).eval().requires_grad_(False)
     if world > 1:
         model = share_batch_norm(model)
-    optimizer = torch.optim.AdamW(_groups(model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, recipe.beta2), fused=True)
+    optimizer = make_optimizer(model, recipe)
     run = Step(task, model, precision(recipe.precision, device)).train()
     if world > 1:
         run = DistributedDataParallel(run, device_ids=[device.index] if device.type == "cuda" else None)
@@ -225,6 +226,14 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     torch._foreach_lerp_([mine[name] for name in averaged], [theirs[name] for name in averaged], 1 - decay)
     for name in mine.keys() - set(averaged):
         mine[name].copy_(theirs[name])
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    groups, betas = _groups(model, recipe.weight_decay), (0.9, recipe.beta2)
+    if recipe.optimizer == "muon":
+        groups[0]["matrices"] = True
+        return Muon(groups, recipe.lr, betas)
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=betas, fused=True)
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict]:

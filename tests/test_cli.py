@@ -316,6 +316,22 @@ def test_train_keeps_a_history(call, folder, tmp_path):
     assert not torch.equal(first.to_pixels.weight, last.to_pixels.weight)
 
 
+def test_train_begins_with_other_weights(call, refused, folder, tmp_path):
+    first, second, third = (tmp_path / f"{name}.safetensors" for name in "abc")
+    arguments = ["train", "mae", "--data", folder, "--config", "batch=4", *SMALL["mae"]]
+    call(*arguments, "--steps", 2, "--out", first)
+    call(*arguments, "--steps", 1, "--out", second, "--start", first, "--config", "lr=1e-9")
+    (_, begun), (_, on) = load_weights("mae", first), load_weights("mae", second)
+    assert torch.allclose(begun.to_pixels.weight, on.to_pixels.weight, atol=1e-3), "it did not begin there"
+    before = read_card(second)["before"]
+    assert (before["weights"], before["sha256"], before["steps"], before["images_seen"]) == ("a", sha256(first), 2, 8)
+    call(*arguments, "--steps", 1, "--out", third, "--start", second)
+    before = read_card(third)["before"]
+    assert (before["steps"], before["images_seen"]) == (3, 12) and len(before["commands"]) == 2
+    other = [*arguments, "width=64", "--steps", 1, "--out", tmp_path / "d.safetensors"]
+    assert "another network" in refused(*other, "--start", first)
+
+
 def test_train_goes_on(call, refused, folder, tmp_path):
     arguments = ["train", "mae", "--data", folder, "--out", tmp_path / "a.safetensors", "--config", "batch=4", *SMALL["mae"]]
     call(*arguments, "--steps", 2)
