@@ -230,7 +230,9 @@ element.addEventListener('click', (event) => {
   const pick = event.target.closest('[data-pick]'), does = event.target.closest('[data-guess]')?.dataset.guess;
   if (pick) pressed({hands: picks().map((one) => one === pick ? 1 : 0)});
   else if (does === 'hands') {
-    pressed({hands: [...element.querySelectorAll('.hands input')].map((input) => Math.round(Number(input.value)))});
+    const inputs = [...element.querySelectorAll('.hands input')], none = inputs.every((input) => !Number(input.value));
+    inputs[0].setCustomValidity(none ? 'Enter how many hands each answer got.' : '');
+    if (inputs.every((input) => input.reportValidity())) pressed({hands: inputs.map((input) => Number(input.value))});
   } else if (does) pressed({does});
 });
 element.addEventListener('keydown', (event) => {
