@@ -85,11 +85,12 @@ def moves(image: np.ndarray, steps: list[tuple[tuple[float, float], tuple[float,
     return np.asarray(canvas)
 
 
-def side_by_side(images: list[np.ndarray], gap: int = 4) -> np.ndarray:
-    """Pictures of one height in a row on a square ground in the colour of what is hidden."""
+def side_by_side(images: list[np.ndarray], gap: int = 4, square: bool = True) -> np.ndarray:
+    """Pictures of one height in a row on a ground, square or as high as they need, in the colour of what is hidden."""
     width = sum(image.shape[1] for image in images) + gap * (len(images) + 1)
-    canvas = np.full((width, width, 3), HIDDEN, dtype=np.uint8)
-    top, left = (width - images[0].shape[0]) // 2, gap
+    height = width if square else images[0].shape[0] + 2 * gap
+    canvas = np.full((height, width, 3), HIDDEN, dtype=np.uint8)
+    top, left = (height - images[0].shape[0]) // 2, gap
     for image in images:
         canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
         left += image.shape[1] + gap
@@ -130,6 +131,20 @@ def board(shares: Tensor, framed: int, cell: int = 64, texts: Sequence[str] | No
     row, column = divmod(framed, side)
     draw.rectangle((column * cell + 2, row * cell + 2, (column + 1) * cell - 3, (row + 1) * cell - 3), outline=RIGHT, width=5)
     return np.asarray(canvas)
+
+
+def cut_out(photo: np.ndarray, corners: Sequence[tuple[int, int]], tile: int) -> np.ndarray:
+    """The photo (H, H, 3) with the lines between its nine cells, and pale where no tile of `tile` pixels was cut.
+
+    corners: of each tile, (row, column) in its cell; negative where the whole cell is the tile.
+    """
+    side, outside = len(photo) // 3, np.ones(photo.shape[:2], dtype=bool)
+    for number, (row, column) in enumerate(corners):
+        top, left = number // 3 * side + max(row, 0), number % 3 * side + max(column, 0)
+        outside[top : top + (side if row < 0 else tile), left : left + (side if row < 0 else tile)] = False
+    pale = np.where(outside[:, :, None], photo // 4 + np.array(HIDDEN, dtype=np.uint8) // 4 * 3, photo)
+    pale[[side, 2 * side]] = pale[:, [side, 2 * side]] = 34
+    return pale
 
 
 def tile_board(tiles: list[np.ndarray], framed: Sequence[int] = (), crossed: Sequence[int] = (), zoom: int = 3) -> np.ndarray:

@@ -16,6 +16,7 @@ from .checkpoints import load_weights
 from .drawing import seed_all
 from .images import load_photo, square, to_tensor
 from .pretext import Example, Number, Panel, PretextTask, parse_controls
+from .questions import Question
 from .video import Clip, camera_move, load_clip, load_frames, squares
 
 LARGE = 50_000_000  # parameters; below, a processor answers a photo in a fraction of a second
@@ -23,12 +24,13 @@ LARGE = 50_000_000  # parameters; below, a processor answers a photo in a fracti
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gives: panels (pictures and bars) and figures."""
+    """What a run gives: panels (pictures and bars), figures, and what a person may be asked before seeing them."""
 
     panels: list[Panel]
     figures: dict[str, Number]
     controls: dict[str, Any]
     milliseconds: float
+    question: Question | None = None
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -64,7 +66,8 @@ class Runner:
             prediction = self.task.predict(self.model, example)
             panels = self.task.render(example, prediction)
             figures = self.task.numbers(self.model, example, prediction)
-        return Result(panels, figures, values, (time.perf_counter() - start) * 1000)
+            question = self.task.question(example, prediction)
+        return Result(panels, figures, values, (time.perf_counter() - start) * 1000, question)
 
     def _load(self, path: Image.Image | Clip | str | os.PathLike) -> Image.Image | Clip:
         if isinstance(path, (Image.Image, Clip)):

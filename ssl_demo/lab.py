@@ -6,6 +6,7 @@ Q bins of colour are numbered in one order everywhere; (B, Q, h, w) are logits o
 
 import contextlib
 import functools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ TEMPERATURE = 0.38  # of the annealed mean (section 2.3)
 SPREAD = 16.0  # deviation of a and b in photos, roughly: networks work on standardised values
 REACH = 12  # steps of the grid from grey to beyond any colour
 RAREST = 0.05  # share of an even one that every bin is met with at least: else a few pixels of one photo would make the score
+APART = 18.0  # two colours so far from each other are told apart at a glance
 FARTHEST = 150  # the largest threshold of the cumulative error curve
 
 
@@ -206,3 +208,39 @@ def hex_color(lightness: float, ab: Tensor) -> str:
     """A colour as people write it for screens, such as #8a9b66."""
     color = lab_to_rgb(torch.cat([torch.tensor([lightness]), ab.cpu().float()])[None, :, None, None])
     return "#" + "".join(f"{round(255 * part):02x}" for part in color.flatten().tolist())
+
+
+def rivals(truth: Tensor, lightness: float, around: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """Colours (count, 2) that could be taken for a true one (2,) at its lightness, drawn from those `around` it (n, 2).
+
+    Any two differ visibly and in name, from the truth too. What is left to find is filled up with pale and medium bins; fewer
+    are given where a screen shows too few at that lightness.
+    """
+    bins = ab_bins()
+    muted = bins[bins.norm(dim=1) < 60]
+    drawn = [colors[torch.randperm(len(colors), generator=rng)] for colors in (around, muted)]
+    candidates = torch.cat([drawn[0][:400], drawn[1]])
+    level = torch.full((len(candidates), 1), lightness)
+    shown = rgb_to_lab(lab_to_rgb(torch.cat([level, candidates], dim=1).T[None, :, :, None]))[0, 1:, :, 0].T
+    free = (shown - candidates).norm(dim=1) < 4  # a colour that no screen shows so dark, or so light, would be another
+    free &= (candidates - truth).norm(dim=1) > APART
+    found, names = [], {color_name(truth)}
+    for number, color in enumerate(candidates):
+        if len(found) < count and free[number] and color_name(color) not in names:
+            found.append(color)
+            names.add(color_name(color))
+            free &= (candidates - color).norm(dim=1) > APART
+    return torch.stack(found) if found else candidates[:0]
+
+
+# Where each hue begins, in degrees from a towards b.
+HUES = ((0, "pink"), (25, "red"), (55, "orange"), (85, "yellow"), (120, "green"), (175, "turquoise"), (230, "blue"),
+        (290, "violet"), (335, "pink"))
+
+
+def color_name(ab: Tensor) -> str:
+    """A colour (2,) in words, roughly: for those who do not see it, or not as others do."""
+    a, b = ab.tolist()
+    hue, strength = math.degrees(math.atan2(b, a)) % 360, math.hypot(a, b)
+    name = next(name for least, name in reversed(HUES) if hue >= least)
+    return "grey" if strength < 7 else f"greyish {name}" if strength < 20 else name if strength < 50 else f"strong {name}"

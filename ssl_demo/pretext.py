@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .questions import Question
+
 FAMILIES = ("Predict a transformation", "Fill in what is missing", "Bring views together")
 STAGES = ("photo", "sees", "answers", "judged")  # the four steps of every tab, in this order
 
@@ -86,6 +88,7 @@ class Control:
     maximum: float = 1
     step: float = 1
     choices: tuple[str, ...] = ()
+    fixes: bool = False  # whether any value but the default says the answer to the task's `question`
 
     def parse(self, value: Any) -> Any:
         """The value in its own type, from what a slider, an API call or a command line gave.
@@ -358,6 +361,13 @@ class PretextTask:
     def numbers(self, model: nn.Module, example: Example, prediction: Prediction) -> dict[str, Number]:
         """The figures of the first example, shown beside the panels."""
         return {}
+
+    def question(self, example: Example, prediction: Prediction) -> Question | None:
+        """What a person may be asked of the first example before the network answers; None where there is nothing to guess.
+
+        The choices do not depend on the network, only what it says of them.
+        """
+        return None
 
     def click(self, panel: str, x: float, y: float, example: Example) -> dict[str, Any]:
         """New values of controls after a click at (x, y), each in [0, 1), on a clickable panel."""

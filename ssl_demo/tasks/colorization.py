@@ -33,6 +33,9 @@ from torch import Tensor, nn
 from .. import drawing, lab, lab_drawing
 from ..color_nets import DenseClassifier, set_base_rate
 from ..pretext import Card, Control, Example, Number, Panel, Prediction, PretextTask, Recipe
+from ..questions import Question, choices
+
+SWATCHES = 4  # colours to choose from where a person guesses
 
 
 class Colorizer(nn.Module):
@@ -159,6 +162,24 @@ class Colorization(PretextTask):
             "auc_gray": Number("Area of all grey", figures["auc_gray"]),
             "auc_gray_rebalanced": Number("Area of all grey, rebalanced", figures["auc_gray_rebalanced"]),
         }
+
+    def question(self, example: Example, prediction: Prediction) -> Question | None:
+        """Which colour the ringed place has: its own, or one that the photo has elsewhere (`lab.rivals`), all equally light.
+
+        Drawn by where the place is. None in a grey photo, and where it is too dark or too light for colours to differ.
+        """
+        asked, colors, place = self._asked(example, prediction), example["targets"][0].cpu(), example["pixel"][0].cpu()
+        rng = torch.Generator().manual_seed(int(1e6 * (place[0].item() + 2 * place[1].item())))
+        rivals = lab.rivals(asked["truth"], asked["lightness"], colors.flatten(1).T, SWATCHES - 1, rng)
+        if colors.abs().max() < 2 or len(rivals) < SWATCHES - 1:
+            return None
+        mixed = torch.randperm(SWATCHES, generator=rng)
+        shown = torch.cat([asked["truth"][None], rivals])[mixed]  # (n, 2)
+        labels = [f"{letter}: {lab.color_name(ab)}" for letter, ab in zip("ABCD", shown)]
+        swatches = [lab.hex_color(asked["lightness"], ab) for ab in shown]
+        return Question("Which colour is the ringed place?", choices(labels, asked["shares"][lab.nearest_bin(shown)], swatches),
+                        mixed.tolist().index(0), lab_drawing.ringed(lab_drawing.in_grey(example["inputs"][0]), place),
+                        "A photo without its colours", "All that the network is shown.", click="Click: ask about a place.")
 
     def click(self, panel: str, x: float, y: float, example: Example) -> dict:
         return {"pixel": f"{100 * x:.1f} {100 * y:.1f}"}

@@ -33,7 +33,9 @@ from torch import Tensor, nn
 from .. import drawing
 from ..nets import ResidualEncoder
 from ..pretext import Bar, Card, Control, Example, Number, Panel, Prediction, PretextTask, Recipe
+from ..questions import Question, choices
 
+PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
 TILES = 9  # N, in reading order; an order names, for each of the nine places, the tile that lies there
 ORDERS = 4  # M, the orders in which a photo in training is asked about
 MEAN, SPREAD = 0.45, 0.27  # what the encoder takes off and divides by; tiles come to it standardised already
@@ -96,7 +98,8 @@ class Jigsaw(PretextTask):
         overview=("tiles_right",),
     )
     controls = (
-        Control("shuffle", "Shuffle", "choice", "seed", "By hand: click two tiles.", choices=("seed", "by hand")),
+        Control("shuffle", "Shuffle", "choice", "seed", "By hand: click two tiles.", choices=("seed", "by hand"),
+                fixes=True),
         Control("grey", "Grey photos", "choice", "some", "In training three in ten.", choices=("some", "all", "none")),
         Control("gap", "Gaps", "toggle", True, "Off: they touch."),
         Control("normalise", "Even tiles", "toggle", True, "Off: as they are."),
@@ -198,7 +201,8 @@ class Jigsaw(PretextTask):
         cut = "Nine cells, a tile cut from each." if example["corners"][0, 0, 0] >= 0 else "Nine cells, each a tile."
         picked = [int(example["picked"][0])]
         return [
-            Panel("photo", "Your photo", cut, "photo", self._outlined(drawing.picture(photo), example["corners"][0].tolist())),
+            Panel("photo", "Your photo", cut, "photo",
+                  drawing.cut_out(drawing.picture(photo), example["corners"][0].tolist(), self.config["tile"])),
             Panel("shuffled", "Shuffled tiles", "As it gets them.", "sees",
                   drawing.tile_board([tiles[tile] for tile in order], framed=picked), click="Swap: click two."),
             Panel("arranged", "Put back by its answer", f"{TILES - len(wrong)} of 9 right; a cross: wrong.", "answers",
@@ -220,6 +224,16 @@ class Jigsaw(PretextTask):
             "hamming_to_set": Number("From an order it knows", TILES - far, f"{TILES - far} tiles", "the nearest counts as true"),
         }
 
+    def question(self, example: Example, prediction: Prediction) -> Question:
+        """Where one tile belongs. The network's share of a place is that of all orders in which the tile belongs there."""
+        order, place = example["orders"][0, 0].tolist(), int(example["targets"][0, 0]) % TILES
+        probabilities = prediction["logits"][0, 0].float().softmax(dim=0).cpu()
+        shares = torch.zeros(TILES).index_add(0, self.permutations[:, place], probabilities)
+        tiles = [drawing.picture(tile * SPREAD + MEAN) for tile in example["inputs"][0]]
+        return Question("Where in the photo does the framed tile belong?", choices(PLACES, shares), order[place],
+                        drawing.tile_board([tiles[tile] for tile in order], framed=[place]), "Nine tiles, shuffled",
+                        "All that the network is shown.", board=True)
+
     def click(self, panel: str, x: float, y: float, example: Example) -> dict:
         order, picked = example["orders"][0, 0].tolist(), int(example["picked"][0])
         place = min(int(y * 3), 2) * 3 + min(int(x * 3), 2)
@@ -231,13 +245,3 @@ class Jigsaw(PretextTask):
     def features(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
         grid = model.encoder(images)  # (B, D, h, w)
         return grid.mean(dim=(2, 3)), grid
-
-    def _outlined(self, photo: np.ndarray, corners: list[list[int]]) -> np.ndarray:
-        """The photo with the lines between its cells, and pale where no tile was cut."""
-        side, tile, outside = len(photo) // 3, self.config["tile"], np.ones(photo.shape[:2], dtype=bool)
-        for number, (row, column) in enumerate(corners):
-            top, left = number // 3 * side + max(row, 0), number % 3 * side + max(column, 0)
-            outside[top : top + (side if row < 0 else tile), left : left + (side if row < 0 else tile)] = False
-        pale = np.where(outside[:, :, None], photo // 4 + np.array(drawing.HIDDEN, dtype=np.uint8) // 4 * 3, photo)
-        pale[[side, 2 * side]] = pale[:, [side, 2 * side]] = 34
-        return pale

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from .. import drawing
 from ..nets import ResidualEncoder
 from ..pretext import Bar, Card, Control, Example, Number, Panel, Prediction, PretextTask, Recipe
+from ..questions import Question, choices
 
 NAMES = ("above left", "above", "above right", "left", "right", "below left", "below", "below right")
 STEPS = torch.tensor([(0, 0), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)])  # the centre first
@@ -67,7 +68,7 @@ class RelativePatch(PretextTask):
         overview=("correct_of_eight",),
     )
     controls = (
-        Control("neighbour", "Neighbour", "choice", "random", "The one asked for.", choices=("random", *NAMES)),
+        Control("neighbour", "Neighbour", "choice", "random", "The one asked for.", choices=("random", *NAMES), fixes=True),
         Control("gap", "Gap (%)", "slider", 50, "Of a patch's side.", minimum=0, maximum=50, step=1),
         Control("colors", "Colours", "choice", "projected", "The guard against aberration.",
                 choices=("projected", "dropped", "all")),
@@ -153,6 +154,14 @@ class RelativePatch(PretextTask):
             "correct_of_eight": Number("Right of all eight", right, f"{right} of 8", "chance: 1 of 8"),
             "loss": Number("Loss over all eight", loss, f"{loss:.2f}", "cross-entropy; guessing gives ln 8 = 2.08"),
         }
+
+    def question(self, example: Example, prediction: Prediction) -> Question:
+        asked = int(example["asked"][0])
+        centre, other = (drawing.picture(example["inputs"][0, number]) for number in (0, 1 + asked))
+        return Question("Where did the right patch lie, seen from the left one?",
+                        choices(NAMES, prediction["logits"][0, asked].float().softmax(dim=0)), asked,
+                        drawing.side_by_side([centre, other], square=False), "Two patches of a photo",
+                        "All that the network is shown, in the colours it is left.", board=True, middle=centre)
 
     def click(self, panel: str, x: float, y: float, example: Example) -> dict:
         return {"centre": f"{100 * x:.1f} {100 * y:.1f}"}

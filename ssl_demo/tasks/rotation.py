@@ -24,8 +24,10 @@ from torch import Tensor, nn
 from .. import drawing
 from ..nets import ResidualEncoder
 from ..pretext import Bar, Card, Control, Example, Number, Panel, Prediction, PretextTask, Recipe
+from ..questions import Question, choices
 
 ANGLES = ("0°", "90°", "180°", "270°")  # counter-clockwise
+TOLD = ("0°, upright", "90°, to the left", "180°, upside down", "270°, to the right")
 
 
 class RotationNet(nn.Module):
@@ -56,7 +58,7 @@ class Rotation(PretextTask):
     )
     controls = (
         Control("angle", "Turn the photo by", "choice", "random", "Degrees counter-clockwise, or random by the seed.",
-                choices=("random", "0", "90", "180", "270")),
+                choices=("random", "0", "90", "180", "270"), fixes=True),
         Control("resolution", "Resolution", "slider", 96, "Trained at 96 pixels.",
                 minimum=48, maximum=192, step=16),
     )
@@ -128,6 +130,11 @@ class Rotation(PretextTask):
             "probability_true": Number("Given to the true angle", probability, f"{probability:.1%}", "Chance is 25 %."),
             "loss": Number("Loss", loss, f"{loss:.2f}", "Cross-entropy; guessing gives ln 4 = 1.39."),
         }
+
+    def question(self, example: Example, prediction: Prediction) -> Question:
+        shares = prediction["logits"][0].float().softmax(dim=0)
+        return Question("How was the photo turned?", choices(TOLD, shares), int(example["targets"][0]),
+                        drawing.picture(example["inputs"][0]), "A photo, turned or not", "All that the network is shown.")
 
     def features(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
         grid = model.encoder(images)  # (B, D, h, w)

@@ -21,7 +21,7 @@ from ..examples import EXAMPLES
 from ..images import square
 from ..pretext import all_tasks
 from ..video import LIMITS, Clip
-from . import links, toasts
+from . import guess_first, links, toasts
 from .clip_input import ClipInput
 from .company_input import CompanyInput, company_html
 from .lab_room import TrainingLab
@@ -61,6 +61,7 @@ def build(run=run) -> gr.Blocks:
         photo = gr.State(first)
         moving = gr.State(first)  # what tasks on clips take: the clip a person brought, else a camera's move over the photo
         own = gr.State({})  # the visit's own networks: by task, files of weights by the names that a person gave
+        guesses = gr.State(guess_first.Guesses())
         # The name of the open tab, or room. The browser itself sets it: of two tabs opened in quick succession, the server may
         # answer the first one last, and would take that for the open one.
         current = gr.Textbox(OverviewRoom.name, visible="hidden", elem_id="current")
@@ -92,7 +93,7 @@ def build(run=run) -> gr.Blocks:
                             # The style sheet shows the box for clips, and that for other photos, beside such tabs only.
                             kind = [f"takes-{task.card.input}"] + ["takes-company"] * bool(task.card.company)
                             with gr.Tab(task.card.title, id=name, elem_id=f"tab-{name}", elem_classes=kind) as opened[name]:
-                                tabs[name] = TaskTab(task, run, first if name == opening else None, company, own)
+                                tabs[name] = TaskTab(task, run, first if name == opening else None, company, own, guesses)
                 for make in ROOMS:
                     with gr.Tab(make.title, id=make.name, elem_id=f"room-{make.name}") as opened[make.name]:
                         rooms[make.name] = make()

@@ -19,7 +19,7 @@ from ..inference import Result
 from ..pretext import Control, Panel, PretextTask
 from ..progress import Cancelled, listening
 from ..video import encode_mp4
-from . import links, toasts
+from . import guess_first, links, toasts
 from .company_input import CompanyInput
 from .story import CLICKS, about, progress_html, story
 
@@ -34,14 +34,15 @@ class TaskTab:
     """The components of one task's tab, made where it is constructed: inside a `gr.Tab`."""
 
     def __init__(self, task: type[PretextTask], run: Callable[..., Result], first: Image.Image | None = None,
-                 company: gr.State | None = None, own: gr.State | None = None):
+                 company: gr.State | None = None, own: gr.State | None = None, guesses: gr.State | None = None):
         """run: `(task name, weights, photo, seed, controls, company) -> Result`; first: a photo to open with, already solved;
         company: the visit's photos to compare with, for tasks that compare photos; own: the visit's own networks, as in
-        `own_networks`.
+        `own_networks`; guesses: what the visit has guessed, for tasks with a question.
         """
         self.task, self.run, self.name = task, run, task.card.name
         self.company = [company] if task.card.company and company is not None else []
         self.own = [own] if own is not None else []
+        self.guesses = [guesses] if guesses is not None and guess_first.asks(task) else []
         self.weights = bundled(self.name)
         self.running: dict[str, list[threading.Event]] = {}  # a visit's runs, each with what ends it
         gr.HTML(about(task.card, next(iter(self.weights.values()), {})), elem_id=f"{self.name}-about")
@@ -57,9 +58,10 @@ class TaskTab:
             self.progress = gr.HTML(elem_id=f"{self.name}-progress")
             self.cancel = gr.Button("Cancel", size="sm", elem_id=f"{self.name}-cancel")
         defaults = [0, self.network.value, *(c.default for c in task.controls), *[[] for _ in self.company],
-                    *[{} for _ in self.own]]
+                    *[{} for _ in self.own], *[guess_first.Guesses() for _ in self.guesses]]
         opening = self.answer(first, *defaults) if first else ""
-        self.story = gr.HTML(opening, js_on_load=CLICKS, elem_id=f"{self.name}-story", elem_classes="story-box")
+        scripts = CLICKS + guess_first.PRESSED * len(self.guesses)
+        self.story = gr.HTML(opening, js_on_load=scripts, elem_id=f"{self.name}-story", elem_classes="story-box")
         with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper, and the code", open=False):
             with gr.Row(elem_classes="lesson"):
                 gr.Markdown(lesson(task), latex_delimiters=FORMULAS)
@@ -78,7 +80,7 @@ class TaskTab:
     @property
     def inputs(self) -> list:
         """What an answer depends on, apart from the photo."""
-        return [self.seed, self.network, *self.controls.values(), *self.company, *self.own]
+        return [self.seed, self.network, *self.controls.values(), *self.company, *self.own, *self.guesses]
 
     def networks(self, own: dict) -> list[tuple[str, str]]:
         """Who can answer: what a person reads, and the value."""
@@ -104,13 +106,16 @@ class TaskTab:
         """The controls' values by name, the photos to compare with (none where the task compares none), and own networks."""
         count = len(self.controls)
         company = values[count] if self.company else []
-        own = values[-1] if self.own else {}
+        own = values[count + len(self.company)] if self.own else {}
         return dict(zip(self.controls, values[:count], strict=True)), company or [], own or {}
 
     def answer(self, photo: Image.Image, *values) -> str:
         """The story of one run as HTML; a mistake becomes a toast with its sentence, and the page stays as it was."""
         with toasts.told():
-            return story(self.result(photo, *values), self.task.card, *self.links(photo, *values))
+            result, links = self.result(photo, *values), self.links(photo, *values)
+        if self.guesses:
+            return guess_first.told(self.task, result, photo, values[0], values[-1], links)
+        return story(result, self.task.card, *links)
 
     def links(self, photo, seed: int | None, network: str | None, *values) -> tuple[str, dict[str, str]]:
         """What leads back to this answer, as the query of an address, and what to type elsewhere for the same."""
@@ -190,6 +195,8 @@ class TaskTab:
 
             gr.on(changes, self.answer, everything, self.story, **QUICK)
             self.story.select(clicked, everything, [self.story, *knobs], **QUICK)
+        if self.guesses:
+            guess_first.listen(self, photo, *self.guesses)
         pictures = gr.Gallery(visible=False, format="png", label="panels")
         numbers = gr.JSON(visible=False, label="numbers")
         others = [CompanyInput("company", visible=False) for _ in self.company]
