@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,12 +23,14 @@ LARGE = 50_000_000  # parameters; below, a processor answers a photo in a fracti
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gives: panels (pictures and bars) and figures."""
+    """What a run gives: panels (pictures and bars) and figures; and what the tensors' shapes and the network's settings were."""
 
     panels: list[Panel]
     figures: dict[str, Number]
     controls: dict[str, Any]
     milliseconds: float
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -64,7 +66,8 @@ class Runner:
             prediction = self.task.predict(self.model, example)
             panels = self.task.render(example, prediction)
             figures = self.task.numbers(self.model, example, prediction)
-        return Result(panels, figures, values, (time.perf_counter() - start) * 1000)
+        shapes = {name: tuple(tensor.shape) for name, tensor in {**example, **prediction}.items()}
+        return Result(panels, figures, values, (time.perf_counter() - start) * 1000, shapes, self.task.config)
 
     def _load(self, path: Image.Image | Clip | str | os.PathLike) -> Image.Image | Clip:
         if isinstance(path, (Image.Image, Clip)):
