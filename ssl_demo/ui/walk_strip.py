@@ -76,8 +76,8 @@ const light = (part, moved) => {
                        ...part.figures.map((name) => `[data-figure=${JSON.stringify(name)}]`)] : []).join(', ');
   sheet.textContent = !lit ? '' : `
     ${here} .panel:not(${lit}), ${here} .figures > div:not(${lit}), ${here} .shortcut, ${here} .link,
-    ${here} .step:not(:has(${lit})) > h3 { opacity: 0.25; }
-    ${here} :is(${lit}) { outline: 3px solid var(--answer); outline-offset: 4px; border-radius: 3px; }
+    ${here} .step:not(:has(${lit})) > h3 { opacity: 0.3; }
+    ${here} :is(${lit}) { outline: 3px solid var(--answer); outline-offset: 3px; border-radius: 3px; }
     ${here} .step:has(${lit}) > h3 { border-bottom-color: var(--answer); }`;
   const first = moved && part && document.querySelector(`${here} .panel:is(${lit})`);
   if (first) first.scrollIntoView({block: innerWidth > 900 ? 'nearest' : 'start', behavior: calm() ? 'auto' : 'smooth'});
@@ -168,11 +168,11 @@ const read = () => {
   [held, told] = [now, now ? JSON.parse(now) : null];
   show(false);
 };
-const watch = () => {  // the story comes to the page a little later than this
+const begin = () => {  // the story comes to the page a little later than this
   const story = document.querySelector(here);
-  if (!story) return requestAnimationFrame(watch);
+  if (!story) return requestAnimationFrame(begin);
   new MutationObserver(read).observe(story, {childList: true, subtree: true, attributeFilter: ['data-told']});
   read();
 };
-watch();
+begin();
 """
