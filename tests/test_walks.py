@@ -126,12 +126,12 @@ def test_a_task_without_a_file_has_no_walk():
 # The strip, in Chromium
 
 
-def opacity(page, selector):
+def opacity(page, selector):  # noqa: F811
     page.wait_for_timeout(400)  # it takes a moment to dim
     return float(page.eval_on_selector(selector, "one => getComputedStyle(one).opacity"))
 
 
-def outlined(page, task):
+def outlined(page, task):  # noqa: F811
     return set(page.eval_on_selector_all(f"#{task}-story .panel", "all => all.filter(one => getComputedStyle(one).outlineStyle"
                                          " === 'solid').map(one => one.dataset.panel)"))
 
