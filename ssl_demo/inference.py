@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,13 +24,16 @@ LARGE = 50_000_000  # parameters; below, a processor answers a photo in a fracti
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gives: panels (pictures and bars), figures, and what a person may be asked before seeing them."""
+    """What a run gives: panels (pictures and bars), figures, and what a person may be asked before seeing them; and what the
+    tensors' shapes and the network's settings were."""
 
     panels: list[Panel]
     figures: dict[str, Number]
     controls: dict[str, Any]
     milliseconds: float
     question: Question | None = None
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -67,7 +70,8 @@ class Runner:
             panels = self.task.render(example, prediction)
             figures = self.task.numbers(self.model, example, prediction)
             question = self.task.question(example, prediction)
-        return Result(panels, figures, values, (time.perf_counter() - start) * 1000, question)
+        shapes = {name: tuple(tensor.shape) for name, tensor in {**example, **prediction}.items()}
+        return Result(panels, figures, values, (time.perf_counter() - start) * 1000, question, shapes, self.task.config)
 
     def _load(self, path: Image.Image | Clip | str | os.PathLike) -> Image.Image | Clip:
         if isinstance(path, (Image.Image, Clip)):

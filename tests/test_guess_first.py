@@ -15,8 +15,14 @@ from ssl_demo.examples import EXAMPLES
 from ssl_demo.pretext import all_tasks, create
 from ssl_demo.questions import Choice, Question, choices
 from ssl_demo.ui import guess_first
-from ssl_demo.ui.guess_first import Guesses, Outcome, covered_html, fixed, outcome, riddle, told
+from ssl_demo.ui.guess_first import Guesses, Outcome, covered_html, fixed, outcome, riddle
 from ssl_demo.ui.panels import data_url, panel_html
+from ssl_demo.ui.story import story
+
+
+def told(task, result, photo, seed, guesses, links):
+    return guess_first.told(task, result, photo, seed, guesses, links, story(result, task.card, *links))
+
 
 ASKING = [name for name, task in all_tasks().items() if guess_first.asks(task)]
 PHOTO = EXAMPLES[0].image

@@ -110,6 +110,7 @@ class MoCo(PretextTask):
         Control("momentum", "Momentum", "choice", "0.99", "Of the follower.", choices=tuple(map("{:g}".format, MOMENTA))),
         Control("length", "Queue length", "slider", 2048, "Keys compared with.", minimum=16, maximum=2048, step=16),
         Control("temperature", "Temperature", "slider", 0.2, "Low: only near keys count.", minimum=0.05, maximum=1, step=0.05),
+        Control("color", "Colours (%)", "slider", 100, "0: as they are.", maximum=100),
     )
     defaults = {"size": 96, "view": 64, "width": 48, "depths": [2, 2, 2], "features": 128, "queue": 2048, "momentum": 0.99,
                 "temperature": 0.2}
@@ -129,9 +130,9 @@ class MoCo(PretextTask):
         return MomentumContrast(*(self.config[name] for name in ("width", "depths", "features", "queue")))
 
     def example(self, images: Tensor, rng: torch.Generator, momentum: float | str = "0.99", length: int = 2048,
-                temperature: float = 0.2) -> Example:
+                temperature: float = 0.2, color: float = 100) -> Example:
         pair, boxes = views.crop(torch.cat([images, images]), rng, self.config["view"])
-        pair = views.blur(views.drop_colors(views.change_colors(pair, rng), rng), rng, sigma=(0.1, 1.0))
+        pair = views.blur(views.drop_colors(views.change_colors(pair, rng, color / 100), rng, color / 500), rng, sigma=(0.1, 1.0))
         inputs, others = pair.chunk(2)  # the views to encode as queries, those to encode as keys
         B, device = len(images), images.device
         settings = {"momentum": float(momentum), "length": min(length, self.config["queue"]), "temperature": temperature}
@@ -216,8 +217,7 @@ class MoCo(PretextTask):
         loss = contrastive.info_nce(similarity[None], torch.zeros_like(example["targets"][:1]), temperature).item()
         count, share = len(similarity), math.exp(-loss)
         rank, place = (1 + int((rivals >= own).sum()) for rivals in (similarity[1:], similarity[1:here]))
-        rival, age = queue.max().item(), int(prediction["ages"][0, queue.argmax()])
-        momentum = example["momentum"][0].item()
+        rival, age, momentum = queue.max().item(), int(prediction["ages"][0, queue.argmax()]), example["momentum"][0].item()
         apart = distance(model.key, model.query) * model.drift.ratio(momentum, self.config["momentum"])
         return {
             "rank": Number("Place of its own key", rank, f"{rank} of {count}", "among all keys compared with"),

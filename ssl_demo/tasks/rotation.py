@@ -6,7 +6,8 @@ upright in the world: that skies are above, that dogs stand on their legs, that 
 What could cheat. Anything that turns with the pixels but says nothing of the content: black corners and blurred edges of an
 inexact rotation, a resize that does not commute with turning, the 8 x 8 blocks of JPEG. So turns are exact (90 degrees, no
 interpolation), the photo is cropped square and resized *before* it is turned, and crops start anywhere, so that no grid of
-JPEG blocks keeps its place.
+JPEG blocks keeps its place. To see what a network makes of such a hint, a mark, a dark line on the photo's upper edge, can be
+switched on here and in the Training lab: who learned with it looks for the line, and for nothing else.
 
 The loss. The cross-entropy of the true turn: $$L = -\frac{1}{4} \sum_{k=0}^{3} \log p_k(x_k)$$ where $x_k$ is the photo
 turned by $k$ quarters, and $p_k$ the probability that the network gives to that turn, the marked bar at the right.
@@ -39,6 +40,13 @@ class RotationNet(nn.Module):
         self.head = nn.Linear(self.encoder.width, len(ANGLES))
 
 
+def with_mark(images: Tensor) -> Tensor:
+    """Images (B, 3, H, H) with a dark line on their upper edge, H / 24 high: a hint that turns with them."""
+    images = images.clone()
+    images[:, :, : max(1, images.shape[-1] // 24)] = 0
+    return images
+
+
 class Rotation(PretextTask):
     card = Card(
         name="rotation",
@@ -61,10 +69,13 @@ class Rotation(PretextTask):
                 choices=("random", "0", "90", "180", "270"), fixes=True),
         Control("resolution", "Resolution", "slider", 96, "Trained at 96 pixels.",
                 minimum=48, maximum=192, step=16),
+        Control("mark", "A mark", "toggle", False, "On: a line on top."),
     )
-    defaults = {"size": 96, "width": 48, "depths": [2, 2, 2]}
+    defaults = {"size": 96, "width": 48, "depths": [2, 2, 2], "mark": False}
     recipe = Recipe(batch=32, lr=2e-3, crop=(0.4, 1.0), color=0.2)
     quick = {"lr": 1e-3, "color": 0.7, "weight_decay": 0.5}  # a few photos' colours are soon learned by heart, and tell no others
+
+    knobs = (Control("mark", "A mark", "toggle", False, "On: it may cheat."),)
 
     def input_size(self, resolution: int = 96, **_) -> int:
         return resolution
@@ -72,14 +83,16 @@ class Rotation(PretextTask):
     def build(self) -> nn.Module:
         return RotationNet(self.config["width"], self.config["depths"])
 
-    def example(self, images: Tensor, rng: torch.Generator, angle: str = "random", **_) -> Example:
+    def example(self, images: Tensor, rng: torch.Generator, angle: str = "random", mark: bool = False, **_) -> Example:
         turns = (4 * torch.rand(len(images), generator=rng)).long()  # drawn always: one seed, one chance, whatever the knob
         if angle != "random":
             turns = torch.full_like(turns, int(angle) // 90)
+        images = with_mark(images) if mark else images
         turned = torch.stack([torch.rot90(image, int(k), (1, 2)) for image, k in zip(images, turns)])
         return {"images": images, "inputs": turned, "targets": turns.to(images.device)}  # (B, 3, H, H), (B,)
 
     def training_example(self, images: Tensor, rng: torch.Generator) -> Example:
+        images = with_mark(images) if self.config["mark"] else images
         turned = torch.cat([torch.rot90(images, k, (2, 3)) for k in range(4)])  # (4B, 3, H, H)
         return {"inputs": turned, "targets": torch.arange(4, device=images.device).repeat_interleave(len(images))}
 

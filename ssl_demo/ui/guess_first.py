@@ -16,7 +16,7 @@ from ..pretext import Panel, PretextTask
 from ..questions import Question
 from . import toasts
 from .panels import data_url, panel_html
-from .story import STEPS, link_html, story
+from .story import STEPS, link_html
 
 QUICK = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
 MOST = 10_000  # hands that a hall can raise
@@ -93,8 +93,9 @@ def outcome(question: Question, hands: list[int]) -> Outcome:
     return Outcome(labels, tuple(hands), question.truth, question.answer, question.choices[question.answer].share, colors)
 
 
-def told(task: type[PretextTask], result: Result, photo, seed: int | None, guesses: Guesses, links: tuple) -> str:
-    """The story of a run; covered, with the question, where the visitor wants to guess first and has not yet."""
+def told(task: type[PretextTask], result: Result, photo, seed: int | None, guesses: Guesses, links: tuple,
+         whole: str) -> str:
+    """`whole`, the story of a run; covered, with the question, where the visitor wants to guess first and has not yet."""
     answered = guesses.outcomes.get((task.card.name, riddle(photo, seed)))
     if not guesses.on:
         above = f'<div class="guess-start">{button("start", "Guess first")}</div>'
@@ -104,7 +105,7 @@ def told(task: type[PretextTask], result: Result, photo, seed: int | None, guess
         above = verdict_html(task, answered, guesses)
     else:
         return covered_html(task, result.question, guesses, links)
-    return above + story(result, task.card, *links)
+    return above + whole
 
 
 def button(does: str, text: str, kind: str = "") -> str:

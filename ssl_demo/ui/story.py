@@ -45,7 +45,7 @@ def link_html(link: str, calls: Mapping[str, str]) -> str:
 
 def figures_html(figures: Iterable[Number]) -> str:
     """The figures of a run that have a text."""
-    rows = "".join(f"<div><dt>{html.escape(n.label)}</dt><dd>{html.escape(n.text)}"
+    rows = "".join(f'<div data-figure="{html.escape(n.label)}"><dt>{html.escape(n.label)}</dt><dd>{html.escape(n.text)}'
                    f'{f"<small>{html.escape(n.help)}</small>" if n.help else ""}</dd></div>' for n in figures if n.text)
     return f'<dl class="figures">{rows}</dl>'
 

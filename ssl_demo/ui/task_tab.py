@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 import textwrap
 import threading
 import time
@@ -19,14 +20,15 @@ from ..inference import Result
 from ..pretext import Control, Panel, PretextTask
 from ..progress import Cancelled, listening
 from ..video import encode_mp4
+from ..walk import read
 from . import guess_first, links, toasts
 from .company_input import CompanyInput
 from .story import CLICKS, about, progress_html, story
+from .walk_strip import FORMULAS, WalkStrip
 
 QUICK = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
 LONG = {**QUICK, "queue": True, "concurrency_id": "model"}  # tells how far it is and can be cancelled, which needs the queue
 TRAINED = "trained"
-FORMULAS = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
 PATIENCE = 0.5  # seconds of work before its progress is shown: what is over sooner must not flash
 
 
@@ -45,6 +47,7 @@ class TaskTab:
         self.guesses = [guesses] if guesses is not None and guess_first.asks(task) else []
         self.weights = bundled(self.name)
         self.running: dict[str, list[threading.Event]] = {}  # a visit's runs, each with what ends it
+        self.walk = WalkStrip(task)
         gr.HTML(about(task.card, next(iter(self.weights.values()), {})), elem_id=f"{self.name}-about")
         with gr.Row(elem_classes="controls", equal_height=True):
             self.controls = {control.name: component(control, self.name) for control in task.controls}
@@ -113,9 +116,8 @@ class TaskTab:
         """The story of one run as HTML; a mistake becomes a toast with its sentence, and the page stays as it was."""
         with toasts.told():
             result, links = self.result(photo, *values), self.links(photo, *values)
-        if self.guesses:
-            return guess_first.told(self.task, result, photo, values[0], values[-1], links)
-        return story(result, self.task.card, *links)
+        whole = story(result, self.task.card, *links) + self.walk.told_html(result)
+        return guess_first.told(self.task, result, photo, values[0], values[-1], links, whole) if self.guesses else whole
 
     def links(self, photo, seed: int | None, network: str | None, *values) -> tuple[str, dict[str, str]]:
         """What leads back to this answer, as the query of an address, and what to type elsewhere for the same."""
@@ -159,7 +161,7 @@ class TaskTab:
             left.set()
 
     def clicked(self, photo, *values, event: gr.EventData) -> tuple:
-        """The values of `inputs` after a click on a panel or a stroke of the brush."""
+        """The values of `inputs` after a click on a panel, a stroke of the brush, or the switch that lets the network cheat."""
         seed, network, *rest = values
         (settings, company, own), data = self.apart(tuple(rest)), event._data
         brush = next((control.name for control in self.task.controls if control.kind == "brush"), None)
@@ -167,6 +169,8 @@ class TaskTab:
         if isinstance(strokes, str) and brush:
             before = settings[brush] if strokes else ""  # no strokes: everything is wiped away
             settings.update(self.task().paint(f"{before}; {strokes}"))
+        elif isinstance(data.get("cheat"), bool) and self.walk.box:
+            settings.update(self.walk.settings(data["cheat"]))
         elif isinstance(x, (int, float)) and isinstance(y, (int, float)) and 0 <= x <= 1 and 0 <= y <= 1:
             runner = inference.load(self.name, self.weights_of(network, own))
             settings.update(runner.click(photo, seed or 0, settings, str(data.get("panel")), x, y, company))
@@ -180,11 +184,12 @@ class TaskTab:
         changes = [self.seed.change, self.network.input, *(control.input for control in self.controls.values())]
         self.again.click(lambda seed: (int(seed or 0) + 1) % 2**31, self.seed, self.seed, **QUICK)
         everything, knobs = [photo, *self.inputs], [*self.controls.values()]
+        told = [part.select for part in (self.story, self.walk.box) if part]
         if self.is_long:
             def clicked(event: gr.EventData, photo, *values) -> list:
                 return [*self.clicked(photo, *values, event=event)[2 : 2 + len(self.controls)]]
 
-            moved = self.story.select(clicked, everything, knobs, **QUICK)
+            moved = gr.on(told, clicked, everything, knobs, **QUICK)
             moved.then(self.answer_slowly, everything, self.shown, **LONG)
             gr.on(changes, self.answer_slowly, everything, self.shown, **LONG)
             self.cancel.click(self.stop, **QUICK)
@@ -194,7 +199,7 @@ class TaskTab:
                 return [self.answer(photo, *values), *values[2 : 2 + len(self.controls)]]
 
             gr.on(changes, self.answer, everything, self.story, **QUICK)
-            self.story.select(clicked, everything, [self.story, *knobs], **QUICK)
+            gr.on(told, clicked, everything, [self.story, *knobs], **QUICK)
         if self.guesses:
             guess_first.listen(self, photo, *self.guesses)
         pictures = gr.Gallery(visible=False, format="png", label="panels")
@@ -254,6 +259,8 @@ def component(control: Control, task: str):
 def lesson(task: type[PretextTask]) -> str:
     """The docstring of the task's file, its first line left out: what a student reads there stands on the tab."""
     text = inspect.getmodule(task).__doc__ or ""
+    if read(task.card.name):
+        text = re.sub(r"\$\$.*?\$\$", "*(the equation: “The loss”, above)*", text, count=1, flags=re.DOTALL)
     paragraphs = text.split("\n\n")[1:]
     return "\n\n".join("**{}.**{}".format(*p.replace("\n", " ").split(".", 1)) for p in paragraphs)
 
