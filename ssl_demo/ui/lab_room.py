@@ -272,7 +272,8 @@ class TrainingLab:
 
         def joined(owner: str, task: str, name: str, path, known: dict) -> dict:
             known, name = visits.join(known or {}, task, name, visits.shelf().keep(owner, path))
-            gr.Info(f"“{html.escape(name)}” is now a network of {all_tasks()[task].card.title}.")
+            gr.Info(f"“{html.escape(name)}” is now a network of {all_tasks()[task].card.title}, and an encoder in Transfer and "
+                    "Teach it.")
             return {own: known, self.goto: task, networks[task]: gr.update(choices=tabs[task].networks(known), value=name)}
 
         def use(request: gr.Request, which, known) -> dict:

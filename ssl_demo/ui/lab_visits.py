@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from .. import live, live_data
+from .. import live, live_data, own_features
 from ..checkpoints import bundled
 from ..examples import EXAMPLES
 from ..labelled import SETS
@@ -65,6 +65,7 @@ class Shelf:
 
     def leave(self, owner: str) -> None:
         """All of a visit's weights are gone."""
+        own_features.forget(self._place(owner))
         shutil.rmtree(self._place(owner), ignore_errors=True)
 
     def _place(self, owner: str) -> Path:
