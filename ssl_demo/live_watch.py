@@ -38,7 +38,7 @@ class View:
 
     place: how many wait before it. seconds: spent on training, of `budget`. loss_level: a level to compare the loss with and what
     it is. metric_chance: the metric of who guesses. probe: the share of photos told rightly by their neighbours, after so many
-    steps. weights: the file, once there is one.
+    steps; classes: how many there are. weights: the file, once there is one; saving: it is over, and they are on their way there.
     """
 
     id: str
@@ -62,6 +62,8 @@ class View:
     alarm: str = ""
     error: str = ""
     weights: Path | None = None
+    classes: int = 0
+    saving: bool = False
 
 
 class Watcher:
