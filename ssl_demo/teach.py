@@ -37,12 +37,10 @@ Z = 1.96  # standard deviations on either side that hold 95 % of a normal distri
 _numbers = itertools.count()
 
 
-def encoders(own: Sequence[str] = ()) -> list[str]:
-    """Every bundled encoder, a visitor's own (keys, see `own_networks`), and the two rivals that learned nothing: the network of
-    the first, untrained, and bare pixels.
-    """
+def encoders() -> list[str]:
+    """Every bundled encoder, and the two rivals that learned nothing: the network of the first, untrained, and bare pixels."""
     trained = embedding.bundled_encoders()
-    return [*trained, *own, *(f"{name}:{UNTRAINED}" for name in trained[:1]), PIXELS]
+    return [*trained, *(f"{name}:{UNTRAINED}" for name in trained[:1]), PIXELS]
 
 
 class Picture:
@@ -151,7 +149,7 @@ class Lesson:
 
     def look(self) -> Iterator[tuple[int, int]]:
         """(encoders that have seen all pictures, all encoders), while they look. Ends early when the lesson changes."""
-        names, version = encoders(self.own), self.version
+        names, version = [*encoders(), *self.own], self.version
         for done, name in enumerate(names):
             yield done, len(names)
             if self.version != version:
@@ -219,7 +217,7 @@ def report(groups: Sequence[Group], photo: Picture | None = None, known: dict[st
         raise ValueError(f"It takes at least two classes with at least {LEAST} pictures each.")
     pictures = [picture for group in groups for picture in group.pictures]
     known, rows, votes = {} if known is None else known, [], []
-    for name in encoders(own):
+    for name in [*encoders(), *own]:
         embed([*pictures, *([photo] if photo else [])], name)
         scored = score(groups, name, known)
         low, high = scored.interval

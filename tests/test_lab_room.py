@@ -182,6 +182,34 @@ def test_from_start_to_the_weights_in_the_methods_tab_and_on_disk(visit, tmp_pat
     assert visit.errors == [] and visit.outside == []
 
 
+@pytest.mark.slow
+def test_twenty_seconds_from_start_to_the_weights_in_every_room(chromium, url, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(lab_visits.lab(), "most_seconds", 20)  # a host's cap, whatever the page asks for
+    visits = opened(chromium, url)
+    page = next(visits)
+    page.click("#lab-start")
+    page.wait_for_selector("#lab-status [data-state=finished]", timeout=180_000)
+    assert 19 < float(page.inner_text("#lab-status .figures div:last-child dd").split()[0]) < 24
+    page.wait_for_selector("#lab-figure .js-plotly-plot >> visible=true")
+    page.click("#lab-use")
+    page.wait_for_selector("#rotation-story .step-answers img")
+    assert page.input_value("#rotation-network input") == "Yours: Rotation"
+
+    page.get_by_role("tab", name="Transfer").click()
+    page.wait_for_selector("#transfer-story .map", timeout=60_000)
+    page.click("#transfer-encoder input")
+    page.get_by_role("option", name="Yours: Rotation").click()
+    page.wait_for_selector("#transfer-teach >> visible=true")
+    assert "the photos behind these figures do not ship" in page.inner_text("#transfer-story")
+    page.click("#transfer-teach")
+    page.wait_for_selector("#teach-example >> visible=true")
+    page.click("#teach-example")
+    page.wait_for_selector("#teach-story .lanes .own .reach", timeout=120_000)
+    assert "Yours: Rotation" in page.inner_text("#teach-story .lanes .own >> nth=0")
+    assert page.errors == [] and page.outside == []
+    next(visits, None)
+
+
 def test_weights_that_are_brought_join_and_others_are_refused(visit, tmp_path):
     task = create("jigsaw")
     model = task.build()

@@ -23,7 +23,7 @@ def teach_story(lesson: Lesson) -> str:
     ready = lesson.ready()
     if len(ready) < 2:
         names = "".join(f"<li><span>{html.escape(embedding.title(name))}</span><div class='lane'></div><span></span></li>"
-                        for name in teach.encoders(lesson.own))
+                        for name in (*teach.encoders(), *lesson.own))
         return _columns(f"<p class='says'>{WAITING}</p>", f"<ul class='lanes'>{names}</ul>", "",
                         f"<p class='says'>{ASKING}</p>", "", "")
     assert lesson.asked is not None
