@@ -1,6 +1,7 @@
 """The training lab: choose a method and data, press Start, and watch it learn on your photo."""
 
 import html
+import uuid
 from collections.abc import Iterator
 
 import gradio as gr
@@ -178,11 +179,12 @@ class TrainingLab:
                 self.download: off, self.which: gr.update(choices=[], value=None),
                 self.timer: gr.Timer(active=False), self.seen: ()}
 
-    def listen(self, demo: gr.Blocks, photo: gr.State, moving: gr.State, company: gr.State, own: gr.State, current: gr.Textbox,
-               tabs: dict) -> None:
+    def listen(self, demo: gr.Blocks, photo: gr.State, moving: gr.State, company: gr.State, own: gr.State, joined_own: gr.Textbox,
+               current: gr.Textbox, tabs: dict) -> None:
         """Connects the room: its knobs, its clock, its endpoints. Outside of all tabs: what nobody sees sleeps in a closed one.
 
-        photo, moving, company, own: of the visit; current: the name of what is open; tabs: the methods' tabs by name.
+        photo, moving, company, own: of the visit; joined_own: changed when a network joins them; current: the name of what is
+        open; tabs: the methods' tabs by name.
         """
         self.timer, self.seen, self.brought = gr.Timer(TICK, active=False), gr.State(()), gr.State([])
         self.goto = gr.Textbox(visible="hidden", elem_id="lab-goto")
@@ -214,7 +216,7 @@ class TrainingLab:
         gr.on([self.which.input, self.what.input, self.over.input], self.answer, [photo, *self.inputs], self.shown, **QUICK)
         self.take_photos(told, say)
         self.run_it(demo, photo, moving, company, current)
-        self.keep_it(own, tabs)
+        self.keep_it(own, joined_own, tabs)
         lab_api.offer(photo, moving, company)
 
     def take_photos(self, told: list, say) -> None:
@@ -284,7 +286,7 @@ class TrainingLab:
 
         demo.unload(gone)
 
-    def keep_it(self, own: gr.State, tabs: dict) -> None:
+    def keep_it(self, own: gr.State, joined_own: gr.Textbox, tabs: dict) -> None:
         """Weights to the method's tab, to the visitor's disk, and from it."""
         networks = {name: tab.network for name, tab in tabs.items()}
 
@@ -292,7 +294,8 @@ class TrainingLab:
             known, name = visits.join(known or {}, task, name, visits.shelf().keep(owner, path))
             gr.Info(f"“{html.escape(name)}” is now a network of {all_tasks()[task].card.title}, and an encoder in Transfer and "
                     "Teach it.")
-            return {own: known, self.goto: task, networks[task]: gr.update(choices=tabs[task].networks(known), value=name)}
+            return {own: known, joined_own: uuid.uuid4().hex, self.goto: task,
+                    networks[task]: gr.update(choices=tabs[task].networks(known), value=name)}
 
         def use(request: gr.Request, which, known) -> dict:
             with toasts.told():
@@ -315,7 +318,7 @@ class TrainingLab:
                 name, made = visits.packed(visits.known(request.session_hash, which or "").view())
             return save_bytes_to_cache(made, name, self.zip.GRADIO_CACHE)
 
-        changed = [own, self.goto, *networks.values()]
+        changed = [own, joined_own, self.goto, *networks.values()]
         used = self.use.click(use, [self.which, own], changed, **QUICK)
         brought = self.bring.upload(bring, [self.bring, own], changed, preprocess=False,
                                     **{**QUICK, "queue": True, "concurrency_id": "news"})

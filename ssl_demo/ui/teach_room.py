@@ -110,8 +110,12 @@ class TeachRoom:
                        **CHANGE),
         ]
 
-    def listen(self, photo: gr.State, upload: PhotoInput, own: gr.State) -> None:
-        """Connects the room. photo: the session's; upload: the component that reads one; own: the visit's own networks."""
+    def listen(self, photo: gr.State, upload: PhotoInput, own: gr.State, joined_own: gr.Textbox) -> None:
+        """Connects the room.
+
+        photo: the session's; upload: the component that reads one; own: the visit's own networks; joined_own: changed when one
+        joins them.
+        """
         changes = [change for place in range(MOST_CLASSES) for change in self.listen_to(place)]
         for shot in self.shots:
             shot.click(None, None, None, js=LIVE_AGAIN, api_visibility="private")
@@ -119,7 +123,7 @@ class TeachRoom:
         self.more.click(self.open, self.lesson, everything, **CHANGE)
         changes += [self.try_it.click(self.begin_example, self.lesson, everything, **CHANGE),
                     self.over.click(self.start_over, self.lesson, everything, **CHANGE),
-                    own.change(self.invite, [self.lesson, own], None, **CHANGE)]
+                    joined_own.change(self.invite, [self.lesson, own], None, **CHANGE)]
         for change in changes:
             change.then(self.work, [photo, self.lesson], self.shown, **CHANGE)
         gr.Button(visible=False).click(

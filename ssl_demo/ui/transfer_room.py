@@ -92,10 +92,10 @@ class TransferRoom:
             story, seen = (told, gr.skip()) if told else self.answer(photo, encoder, *values)[:2]
             yield story, seen, *shown
 
-    def listen(self, photo: gr.State, own: gr.State) -> None:
+    def listen(self, photo: gr.State, own: gr.State, joined_own: gr.Textbox) -> None:
         """Every change answers at once, from what is known of the photo already.
 
-        photo: the session's; own: the visit's own networks.
+        photo: the session's; own: the visit's own networks; joined_own: changed when one joins them.
         """
         def again(*values):
             return self.answer(values[-1][0], *values)[0] if values[-1] else gr.skip()
@@ -117,7 +117,7 @@ class TransferRoom:
             return gr.update(choices=[(title(name), name) for name in names])
 
         if self.encoders:
-            own.change(joined, own, self.encoder, **QUICK)
+            joined_own.change(joined, own, self.encoder, **QUICK)
         chosen = self.encoder.input(again, self.inputs, self.story, **QUICK)
         for event in (chosen.then, self.own.again.click):
             event(self.look, [photo, *self.inputs], [self.story, self.seen, *self.own.shown], **LOOK)
