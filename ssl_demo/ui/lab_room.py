@@ -138,7 +138,8 @@ class TrainingLab:
         changes = {self.seen: now, self.status: drawing.status_html(view, classes=view.classes),
                    self.charts: drawing.charts_html(view, view.classes)}
         going, over_now = [run for run in runs if run.view().state not in OVER], view.state in OVER
-        anew = now[4] != (seen or [None])[-1] or seen[0] != view.id or over_now
+        # The end is said first; what is heavy to draw comes with the next look, when the weights are there.
+        anew = now[4] != (seen or [None])[-1] or seen[0] != view.id or (over_now and not view.saving)
         if anew:
             card = all_tasks()[view.task_name].card
             said = f"After step {view.panels_step:,}."
@@ -162,7 +163,7 @@ class TrainingLab:
     def side_by_side(self, views: list[live.View], what: str, over: str) -> dict:
         """The runs of a visit on one chart: light while one goes on, and a figure that can be asked once all are over."""
         compared = comparison.compare(views, what, over)
-        if compared is None or compared.is_empty or any(view.state not in OVER for view in views):
+        if compared is None or compared.is_empty or any(view.state not in OVER or view.saving for view in views):
             return {self.compared: drawing.compared_html(compared), self.figure: gr.update(visible=False)}
         drawn = gr.update(value=comparison.figure(compared), visible=True)
         return {self.compared: drawing.left_out_html(compared), self.figure: drawn}

@@ -19,6 +19,7 @@ from .story import progress_html
 UNSEEN = "<p class='note own-note'>{name} has not seen the photos of these figures yet.</p>"
 MISSING = ("<p class='note own-note'>{name} cannot be asked here: the photos behind these figures do not ship, and this host has "
            "not got them. Teach it can ask it about pictures of yours.</p>")
+FINDING = '<div class="progress" role="status"><span>Finding the photos of these figures on this host …</span></div>'
 OPEN_TEACH = "() => document.querySelector('#room-teach-button').click()"
 
 
@@ -74,7 +75,7 @@ class OwnEncoder:
             return said(UNSEEN, encoder), gr.update(visible=True), progress_html(done, of, doing, seconds), hidden, hidden
 
         try:
-            yield far(0, 1, "Finding the photos", 0.0)
+            yield said(UNSEEN, encoder), gr.update(visible=True), FINDING, gr.update(visible=False), gr.update(visible=False)
             photos = own_features.photos_of(visits.lab().host_data())
             if photos is None:
                 yield said(MISSING, encoder), *self.at_rest(teach=True)
