@@ -3,17 +3,21 @@
     python benchmarks/transfer_table.py --data ../shared/data/photos [--protocol knn,linear] [--encoders rotation,mae:untrained]
                                         [--labels 10,100,all] [--seeds 3] [--out ssl_demo/transfer_table.json]
 
-Writes one row for each encoder, protocol and number of labels, as soon as it is measured. A row that is there already, of the
-same weights and of as many draws, is not measured again: stop it when you like, run parts side by side, and run it once more
-after weights were added or replaced. Without --encoders: the bundled weights of every task, their architectures untrained, and
-pixels. Fine-tuning and the supervised ceiling take hours for all of them: ask for them by name. Prints the table.
+Writes one row for each encoder, protocol and number of labels, and keeps every draw of labels as soon as it is measured. What is
+there already of the same weights is not measured again: kill it when you like, run parts side by side, ask for more draws later,
+and run it once more after weights were added or replaced. Without --encoders: the bundled weights of every task, their
+architectures untrained, and pixels. Fine-tuning and the supervised ceiling take hours for all of them: ask for them by name.
+Prints the table.
 """
 
 import argparse
 import fcntl
 import json
+import os
+import statistics
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -21,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from ssl_demo import transfer  # noqa: E402
 from ssl_demo.checkpoints import UNTRAINED, bundled, find, machine, sha256  # noqa: E402
-from ssl_demo.labelled import load_labelled  # noqa: E402
+from ssl_demo.labelled import Labelled, load_labelled  # noqa: E402
 from ssl_demo.pretext import all_tasks  # noqa: E402
 from ssl_demo.training import write_atomically  # noqa: E402
 
@@ -57,7 +61,8 @@ def place(row: dict) -> tuple:
 def keep(path: Path, row: dict, about: dict) -> None:
     """Puts a row into the table, in place of an older one; several of these programs may do so at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "w") as lock:
+    lock = os.open(path.parent, os.O_RDONLY)  # the folder itself: no file is left behind, and none is deleted while others wait
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         table = read(path)
         rows = sorted([other for other in table["rows"] if place(other) != place(row)] + [row], key=place)
@@ -66,7 +71,20 @@ def keep(path: Path, row: dict, about: dict) -> None:
         text = f'{head},\n  "rows": [\n{lines}\n  ]\n}}\n'
         assert json.loads(text)["rows"] == rows
         write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    path.with_suffix(".lock").unlink(missing_ok=True)
+    finally:
+        os.close(lock)
+
+
+def rows_to_come(path: Path, new: dict, encoder: transfer.Encoder, data: Labelled, draws: int) -> Iterator[dict]:
+    """The row after each draw that it lacks of so many; of what was measured of other weights, nothing stays."""
+    old = next((row for row in read(path)["rows"] if place(row) == place(new) and new.items() <= row.items()), {"accuracies": []})
+    accuracies = list(old["accuracies"])
+    for draw in range(len(accuracies), draws):
+        result = transfer.measure(encoder, data, new["protocol"], new["labels_per_class"], 1, draw, new["epochs"])
+        accuracies.append(round(result["accuracy"], 4))
+        yield {**new, "spread": round(statistics.stdev(accuracies), 4) if draw else None,
+               "accuracy": round(statistics.fmean(accuracies), 4), "accuracies": list(accuracies), "features": result["features"],
+               "date": time.strftime("%Y-%m-%d")}  # fmt: skip
 
 
 def shown(table: dict) -> str:
@@ -107,18 +125,13 @@ def main(arguments: list[str] | None = None) -> None:
         encoder = transfer.choose([name])[0]
         for protocol in protocols:
             for count in counts:
-                draws = options.seeds if encoder.is_by_chance(protocol, count) else 1
                 new = {"encoder": name, "kind": encoder.kind, "protocol": protocol, "labels_per_class": count,
                        "epochs": options.epochs, "of": identity(encoder)}  # fmt: skip
-                old = next((row for row in read(options.out)["rows"] if place(row) == place(new)), {"accuracies": []})
-                if new.items() <= old.items() and len(old["accuracies"]) >= draws:
-                    continue
-                result = transfer.measure(encoder, data, protocol, count, draws, epochs=options.epochs)
-                figures = {key: round(result[key], 4) for key in ("accuracy", "spread") if result[key] is not None}
-                row = {**new, "spread": None, **figures, "accuracies": [round(value, 4) for value in result["accuracies"]],
-                       "features": result["features"], "date": time.strftime("%Y-%m-%d")}  # fmt: skip
-                keep(options.out, row, about)
-                print(f"{name}, {protocol}, {count or 'all'} a class: {result['accuracy']:.3f}", file=sys.stderr, flush=True)
+                draws = options.seeds if encoder.is_by_chance(protocol, count) else 1
+                for row in rows_to_come(options.out, new, encoder, data, draws):
+                    keep(options.out, row, about)
+                    accuracies = ", ".join(f"{accuracy:.3f}" for accuracy in row["accuracies"])
+                    print(f"{name}, {protocol}, {count or 'all'} a class: {accuracies}", file=sys.stderr, flush=True)
     print(shown(read(options.out)))
 
 

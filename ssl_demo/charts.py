@@ -25,8 +25,9 @@ INK, SOFT, GRID = "#7d7770", "#8d877f", "rgba(140, 134, 124, 0.28)"  # to be rea
 COLORS = ("#3d7fc9", "#cf5f33", "#2f9563", "#9a68c4", "#a88420")
 GREY = "#9a948a"
 DASHES, SYMBOLS = ("solid", "dash", "dot", "dashdot"), ("circle", "square", "diamond", "triangle-up", "cross")
-FRESH, BARE = "the same network, untrained", "bare pixels"
-LEGEND = (*((name, "■", color) for name, color in zip(FAMILIES, COLORS)), (FRESH, "◇", INK), (BARE, "┊", INK))
+FRESH, BARE, CEILING = "the same network, untrained", "bare pixels", "the same network, trained on these labels alone"
+LEGEND = (*((name, "■", color) for name, color in zip(FAMILIES, COLORS)), (FRESH, "◇", INK), (CEILING, "△", INK),
+          (BARE, "┊", INK))  # fmt: skip
 FONT = "system-ui, Segoe UI, Helvetica Neue, sans-serif"
 CONFIG = {"displayModeBar": False, "responsive": True}
 ROW = 26  # pixels a line of bars
@@ -82,7 +83,7 @@ def counts(rows: Iterable[dict]) -> list[int | None]:
 
 
 def bars(rows: list[dict], labels: int | None = None, protocols: tuple[str, ...] = PROTOCOLS) -> go.Figure:
-    """Each encoder's accuracy by protocols, side by side: a bar, its spread, the same network untrained, and bare pixels.
+    """Each encoder's accuracy by protocols, side by side: a bar, its spread; the same network untrained, supervised; bare pixels.
 
     With one protocol there is no legend: the figures of several can stand beside each other, with `LEGEND` for all.
     """
@@ -107,11 +108,13 @@ def bars(rows: list[dict], labels: int | None = None, protocols: tuple[str, ...]
                 add(group, column, type="bar", y=list(mine), x=[100 * row["accuracy"] for row in mine.values()], orientation="h",
                     error_x={"type": "data", "array": spreads, "color": INK, "visible": any(spreads)}, width=0.62,
                     marker={"color": COLORS[FAMILIES.index(group)]}, hovertemplate="%{y}: %{x:.1f}%<extra></extra>")
-        fresh = {name_of(name): row for name in names if (row := find(rows, f"{name}:{UNTRAINED}", protocol, labels))}
-        if fresh:
-            add(FRESH, column, type="scatter", y=list(fresh), mode="markers",
-                x=[100 * row["accuracy"] for row in fresh.values()], hovertemplate="%{y}, untrained: %{x:.1f}%<extra></extra>",
-                marker={"symbol": "diamond", "size": 9, "color": "white", "line": {"color": "#3a3631", "width": 1.5}})
+        for kind, key, symbol in ((UNTRAINED, FRESH, "diamond"), (SUPERVISED, CEILING, "triangle-up")):
+            there = {name_of(name): row for name in names if (row := find(rows, f"{name}:{kind}", protocol, labels))}
+            if there:
+                add(key, column, type="scatter", y=list(there), mode="markers",
+                    x=[100 * row["accuracy"] for row in there.values()],
+                    hovertemplate=f"%{{y}}, {kind}: %{{x:.1f}}%<extra></extra>",
+                    marker={"symbol": symbol, "size": 9, "color": "white", "line": {"color": "#3a3631", "width": 1.5}})
         if names and (row := find(rows, PIXELS, protocol, labels)):
             add(BARE, column, type="scatter", y=[name_of(names[0]), name_of(names[-1])], x=[100 * row["accuracy"]] * 2,
                 mode="lines", line={"color": SOFT, "dash": "dot", "width": 2},
@@ -169,15 +172,23 @@ def curves(rows: list[dict], protocol: str, of_all: float) -> go.Figure:
 def gaps(rows: list[dict]) -> tuple[int | None, dict[str, tuple[float, float]]]:
     """Labels a class (None: all), and the accuracies (linear, fine-tuned) of the encoders that have both with so many.
 
-    The most labels with which most families are there: the claim is about two of them.
+    The most labels with which most families are there: the claim is about two of them. Means are over the draws of labels that
+    both were measured with: fine-tuning, which takes minutes, may have fewer of them.
     """
     best: tuple[int | None, dict] = (None, {})
     for labels in counts(rows):
-        found = {name: (linear["accuracy"], tuned["accuracy"]) for name in trained(rows)
+        found = {name: _same_draws(linear, tuned) for name in trained(rows)
                  if (linear := find(rows, name, "linear", labels)) and (tuned := find(rows, name, "finetune", labels))}
         if len(set(map(family, found))) > len(set(map(family, best[1]))):
             best = labels, found
     return best
+
+
+def _same_draws(one: dict, other: dict) -> tuple[float, float]:
+    """The accuracies of two rows over the draws of labels that both have. A linear layer on all labels has but one."""
+    accuracies = [row.get("accuracies") or [row["accuracy"]] for row in (one, other)]
+    draws = min(map(len, accuracies)) if one["labels_per_class"] else None
+    return statistics.fmean(accuracies[0][:draws]), statistics.fmean(accuracies[1][:draws])
 
 
 def gap(rows: list[dict]) -> go.Figure:

@@ -1,7 +1,7 @@
 """What each encoder makes of a picture once its head is thrown away: frozen features of the bundled networks, loaded once.
 
 Encoders go by the names that `transfer` gives them: a task's, for its best bundled weights; NAME:untrained, for its network drawn
-by chance; and pixels, for the photo itself at 8 x 8. A task's own weights may be a visitor's.
+by chance; and pixels, for the photo itself at 8 x 8. A visitor's own networks have keys, see `own_networks`.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from . import own_networks
 from .checkpoints import UNTRAINED, bundled
 from .images import square, to_tensor
 from .inference import load, pick_device
@@ -26,21 +27,33 @@ def title(encoder: str) -> str:
     """How a person reads an encoder's name."""
     if encoder == PIXELS:
         return "Bare pixels"
+    if own_networks.is_own(encoder):
+        return f"Yours: {own_networks.find(encoder).name}"
     name, _, untrained = encoder.partition(":")
     return all_tasks()[name].card.title + (", untrained" if untrained else "")
 
 
+def is_trained(encoder: str) -> bool:
+    """Whether its weights were learned, by us or by a visitor."""
+    return encoder != PIXELS and not encoder.endswith(f":{UNTRAINED}")
+
+
 @torch.inference_mode()
-def embed(pictures: Sequence[Image.Image], encoder: str, weights: str | None = None) -> Tensor:
+def embed(pictures: Sequence[Image.Image], encoder: str) -> Tensor:
     """(N, D) float32 on the processor, of the central squares of RGB pictures of any size, in batches of 64.
 
-    weights: of a task, a file instead of the bundled ones. Raises ValueError for an encoder that is not there.
+    Raises ValueError for an encoder that is not there.
     """
     if encoder == PIXELS:
         size, features = Pixels.size, lambda images: Pixels().features(None, images)[0]
         return torch.cat([features(stack(pictures[i : i + 64], size)) for i in range(0, len(pictures), 64)])
-    name, _, untrained = encoder.partition(":")
-    runner, parts = load(name, UNTRAINED if untrained else weights), []
+    if own_networks.is_own(encoder):
+        own = own_networks.find(encoder)
+        runner = load(own.task, own.path)
+    else:
+        name, _, untrained = encoder.partition(":")
+        runner = load(name, UNTRAINED if untrained else None)
+    parts = []
     for start in range(0, len(pictures), 64):
         images = stack(pictures[start : start + 64], runner.task.size)
         with runner.lock:

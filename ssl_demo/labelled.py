@@ -5,7 +5,7 @@ Labels are used by nothing that trains a pretext task: only to ask, afterwards, 
 
 import csv
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ SETS = {
     "Imagenette": (["split=train/size=160px"], ["split=val/size=160px"]),
     "Flowers102": (["split=train", "split=val"], ["split=test"]),  # as others count it: 20 photos a class to learn from
 }
+Kind = Callable[[str], tuple[str, str] | None]  # of a photo's name: its part and its class, or None
 
 
 @dataclass(frozen=True)
@@ -69,37 +70,59 @@ def load_labelled(data, side: int = 144, most: int | None = None) -> Labelled:
     most: only about so many photos, as many of each class. Photos that cannot be read are skipped, and counted in
     `train.skipped`. Raises ValueError with one sentence for anything else.
     """
-    text, path = str(data), Path(data).expanduser()
-    if text.startswith("torchvision:"):
-        return _torchvision(text.removeprefix("torchvision:"), side, most)
+    if str(data).startswith("torchvision:"):
+        return _torchvision(str(data).removeprefix("torchvision:"), side, most)
+    paths, kind = _folder(data)
+    return _parted(_load(paths, side, most, kind), kind)
+
+
+def load_drawn(data, side: int, train: int, test: int, seed: int, most_classes: int = 100) -> Labelled:
+    """So many photos a class of each part of a folder, those that `drawn` draws of all by the seed; no other one is decoded.
+
+    Raises ValueError as `load_labelled` does, and where a class has fewer, or there are more classes.
+    """
+    paths, kind = _folder(data)
+    kinds: dict[str, tuple[str, str]] = {}
+    load_photos(paths, side, wanted=lambda name: (of := kind(name)) and kinds.update({name: of}))  # asks for none
+    chosen, classes = set(), sorted({label for _, label in kinds.values()})
+    if len(classes) > most_classes:
+        raise ValueError(f"{data} has {len(classes)} classes, more than {most_classes}.")
+    for part, count in (("train", train), ("test", test)):
+        names = [name for name, of in kinds.items() if of[0] == part]
+        labels = np.array([classes.index(kinds[name][1]) for name in names], dtype=np.int64)
+        chosen |= {names[place] for place in drawn(labels, classes, count, seed)}
+    return _parted(load_photos(paths, side, progress=False, wanted=lambda name: name in chosen and kind(name)), kind)
+
+
+def _folder(data) -> tuple[list[Path], Kind]:
+    """Where the photos of a folder lie, and what says of each, by its name, its part ("train", "test") and its class."""
+    path = Path(data).expanduser()
     if not path.is_dir():
-        raise ValueError(f"There is no folder {text}.")
+        raise ValueError(f"There is no folder {data}.")
     if (path / "train").is_dir():
-        return _class_folders(path, side, most)
+        return _class_folders(path)
     if (path / "index.csv").is_file():
-        return _pack(path, side, most)
-    raise ValueError(f"{text} holds neither train/CLASS/* and val/CLASS/* nor an index.csv with a column “benchmark”.")
+        return _pack(path)
+    raise ValueError(f"{data} holds neither train/CLASS/* and val/CLASS/* nor an index.csv with a column “benchmark”.")
 
 
 def _load(paths: list, side: int, most: int | None, wanted=lambda name: True) -> Photos:
     return load_photos(paths, side, wanted=wanted) if most is None else load_some(paths, side, most, wanted)
 
 
-def _class_folders(path: Path, side: int, most: int | None) -> Labelled:
+def _class_folders(path: Path) -> tuple[list[Path], Kind]:
     judge = next((name for name in ("val", "test") if (path / name).is_dir()), None)
     if judge is None:
         raise ValueError(f"{path} has train/ but no val/: the photos to be judged by.")
 
-    def place(name: str) -> tuple[str, str] | None:
+    def kind(name: str) -> tuple[str, str] | None:
         part, *rest = name.split("/")
-        return (part, rest[0]) if part in ("train", judge) and len(rest) > 1 else None
+        return ("train" if part == "train" else "test", rest[0]) if part in ("train", judge) and len(rest) > 1 else None
 
-    photos = _load([path], side, most, place)
-    places = [place(name) for name in photos.names]
-    return _parted(photos, ["train" if part == "train" else "test" for part, _ in places], [label for _, label in places])
+    return [path], kind
 
 
-def _pack(path: Path, side: int, most: int | None) -> Labelled:
+def _pack(path: Path) -> tuple[list[Path], Kind]:
     with open(path / "index.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     missing = [name for name in ("path", "tar", "class", "benchmark") if not rows or name not in rows[0]]
@@ -109,14 +132,12 @@ def _pack(path: Path, side: int, most: int | None) -> Labelled:
 
     def kind(name: str) -> tuple[str, str] | None:
         row = wanted.get(posixpath.normpath(name))
-        return row and (row["benchmark"], row["class"])
+        return row and ("train" if row["benchmark"] == "train" else "test", row["class"])
 
     tars = sorted({row["tar"] for row in wanted.values()})
     if not tars:
         raise ValueError(f"{path / 'index.csv'} names no photo for the benchmark.")
-    photos = _load([path / tar for tar in tars], side, most, kind)
-    rows = [wanted[posixpath.normpath(name)] for name in photos.names]
-    return _parted(photos, ["train" if row["benchmark"] == "train" else "test" for row in rows], [row["class"] for row in rows])
+    return [path / tar for tar in tars], kind
 
 
 def _torchvision(name: str, side: int, most: int | None) -> Labelled:
@@ -131,7 +152,8 @@ def _torchvision(name: str, side: int, most: int | None) -> Labelled:
             labels += [every[int(photo.rpartition("/")[2])] for photo in photos[-1].names]
             parts += [part] * len(photos[-1])
     array = np.concatenate([part.array for part in photos])
-    return _parted(Photos(array, sum((part.names for part in photos), []), sum(part.skipped for part in photos)), parts, labels)
+    names = sum((part.names for part in photos), [])
+    return _parted(Photos(array, names, sum(part.skipped for part in photos)), dict(zip(names, zip(parts, labels))).get)
 
 
 def _labels(dataset) -> list[str]:
@@ -147,8 +169,9 @@ def _labels(dataset) -> list[str]:
     return [names[number] if named else f"{number:03d}" for number in numbers]
 
 
-def _parted(photos: Photos, parts: list[str], labels: list[str]) -> Labelled:
+def _parted(photos: Photos, kind: Kind) -> Labelled:
     """Raises ValueError where there are fewer than two classes, or a part has a class that the other has not."""
+    parts, labels = zip(*map(kind, photos.names)) if len(photos) else ((), ())
     known = {part: {label for label, of in zip(labels, parts) if of == part} for part in ("train", "test")}
     for part, other, what in (("train", "test", "to be judged by"), ("test", "train", "to learn from")):
         if missing := sorted(known[part] - known[other]):

@@ -51,7 +51,8 @@ class Run:
         self._view = View(
             self.id, plan.name, card.name, plan.data_name, "waiting", budget=plan.seconds, seconds_left=plan.seconds,
             loss_level=level and ("guessing", level), metric_chance=chance if isinstance(chance, float) else None,
-            metric_label=card.watched[1] if card.watched else card.metric_label)  # fmt: skip
+            metric_label=card.watched[1] if card.watched else card.metric_label,
+            classes=len(plan.labelled.classes) if plan.labelled is not None else 0)  # fmt: skip
 
     @property
     def going(self) -> bool:
@@ -91,6 +92,11 @@ class Run:
             return replace(self._view, place=place, step=max(self._steps, self._view.step), points=list(self._view.points),
                            panels=list(self._view.panels), probe=list(self._view.probe))
 
+    def wait(self, seconds: float) -> bool:
+        """Waits until it has ended, though its weights may still be on their way; whether it has."""
+        with self._change:
+            return self._change.wait_for(lambda: not self.going, seconds)
+
     def join(self, seconds: float | None = None) -> bool:
         """Waits until its thread is over; whether it is."""
         if self._thread is not None:
@@ -105,6 +111,7 @@ class Run:
     def _set(self, **changes) -> None:
         with self._change:
             self._view = replace(self._view, **changes)
+            self._change.notify_all()
 
     def _forget(self) -> None:
         with self._change:
@@ -124,7 +131,7 @@ class Run:
             state, error = "failed", f"The training broke off ({type(problem).__name__})."
         finally:
             self.plan = replace(self.plan, data=NOTHING, labelled=None)  # the rest is small
-            self._set(state=state, error=error, seconds_left=0.0)
+            self._set(state=state, error=error, seconds_left=0.0, saving=False)
             self._lab._ended(self)
 
     def _train(self) -> Snapshot | None:
@@ -139,6 +146,8 @@ class Run:
                 last = next(snapshots)
                 self._set(**watcher.look(last, self._view, self._held, lambda: self._ending))
                 self._next_look = time.monotonic() + min(max(LOOK, SHARE * (time.monotonic() - self._looked)), SELDOM)
+            if last is not None:  # said at once: the batch that is being made, and the weights, may take a moment
+                self._set(state="finished" if last.done else "stopped", seconds_left=0.0, saving=True)
         finally:
             snapshots.close()
         return last

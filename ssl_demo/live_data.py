@@ -16,7 +16,7 @@ from .clips import Clips, load_clips
 from .data import Photos, load_some
 from .examples import EXAMPLES
 from .images import square
-from .labelled import SETS, Labelled, load_labelled
+from .labelled import SETS, Labelled, load_drawn, load_labelled
 from .pretext import PretextTask
 from .video import Clip, squares
 
@@ -24,6 +24,8 @@ CROPS = 192  # made of a visitor's photos, all together; whoever brings more pho
 SMALLEST = 0.3  # the side of a crop, as a share of the photo's shorter one
 MOST = 4000  # photos taken of a large set: more than a training of minutes could see
 PROBED = 400  # photos whose classes are asked for: those to learn from and those to be judged by
+PROBE = 50, 25  # photos a class of the set that any training is probed on, those to learn from and those to be judged by
+SIDE = 144  # pixels of these
 TORCHVISION = "torchvision:"
 
 
@@ -105,6 +107,21 @@ def _named(name: str, side: int, moving: bool) -> tuple[Photos | Clips, Labelled
         return photos, load_labelled(name, side, most=PROBED)
     except ValueError:  # no classes, or too many to be drawn evenly: nothing that a training would need
         return photos, None
+
+
+@functools.lru_cache(maxsize=2)
+def probe_set(names: tuple[str, ...]) -> Labelled | None:
+    """A small set with classes from the first of a host's folders that has some, whatever a training learns from; or None.
+
+    750 photos of ten classes take an encoder a second or two; how often they are asked for is the business of `live_watch`.
+    """
+    for name in names:
+        try:
+            if not name.startswith(TORCHVISION):  # which might be fetched from far away
+                return load_drawn(name, SIDE, *PROBE, seed=0, most_classes=20)
+        except ValueError:  # no classes, too few photos of one, or nothing that can be read: the next one may do
+            continue
+    return None
 
 
 def _to_learn_from(name: str) -> list[str]:

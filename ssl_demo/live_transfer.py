@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from . import probes, shipped_features
+from . import embedding, probes, shipped_features
 from .checkpoints import UNTRAINED
 from .labelled import drawn
 from .transfer import PIXELS
@@ -52,7 +52,7 @@ class Map:
 
 def kind_of(encoder: str) -> str:
     """ "trained", "untrained" or "pixels"."""
-    return PIXELS if encoder == PIXELS else UNTRAINED if encoder.endswith(f":{UNTRAINED}") else "trained"
+    return "trained" if embedding.is_trained(encoder) else PIXELS if encoder == PIXELS else UNTRAINED
 
 
 def draw(encoder: str, per_class: int, seed: int) -> np.ndarray:

@@ -38,7 +38,7 @@ class View:
 
     place: how many wait before it. seconds: spent on training, of `budget`. loss_level: a level to compare the loss with and what
     it is. metric_chance: the metric of who guesses. probe: the share of photos told rightly by their neighbours, after so many
-    steps. weights: the file, once there is one.
+    steps; classes: how many there are. weights: the file, once there is one; saving: it is over, and they are on their way there.
     """
 
     id: str
@@ -62,6 +62,8 @@ class View:
     alarm: str = ""
     error: str = ""
     weights: Path | None = None
+    classes: int = 0
+    saving: bool = False
 
 
 class Watcher:
@@ -71,6 +73,7 @@ class Watcher:
         self.plan, self._recent, self._guesses = plan, [], []
         self._points, self._pending, self._stride = [], [], 1
         self._panels_at, self._probe_at, self._probing = 0.0, time.monotonic() + PROBE / 2, None
+        self._probe_spent, self._all_spent = 0.0, 0.0  # seconds, on the last probe and on all
 
     def look(self, snapshot: Snapshot, view: View, calm: bool, hurried) -> dict:
         """Changes to the view after a step. calm: it goes step by step; hurried: tells that there is no time left."""
@@ -118,9 +121,13 @@ class Watcher:
         return self._points
 
     def _probe(self, snapshot: Snapshot, view: View, hurried) -> dict:
-        """A part of the photos at a time, all of them by one and the same copy of the network, so that no step waits long."""
+        """A part of the photos at a time, all of them by one and the same copy of the network, so that no step waits long.
+
+        One more is begun only where it and the last one, at the end, leave nine tenths of the time to the training.
+        """
         now = time.monotonic()
-        if snapshot.done or (self._probing is None and now >= self._probe_at):
+        fits = self._all_spent + 2 * self._probe_spent <= self.plan.seconds / SHARE
+        if snapshot.done or (self._probing is None and now >= self._probe_at and fits):
             self._probing, self._probe_spent = self._features(snapshot), 0.0
         if self._probing is None:
             return {}
@@ -130,7 +137,7 @@ class Watcher:
         self._probe_spent += time.monotonic() - now
         if found is None:
             return {}
-        self._probing = None
+        self._probing, self._all_spent = None, self._all_spent + self._probe_spent
         self._probe_at = time.monotonic() + max(PROBE, SHARE * self._probe_spent)
         return {"probe": [*view.probe, found]}
 

@@ -25,6 +25,7 @@ from .training import write_atomically
 from .transfer import PIXELS, Pixels
 
 SIDE = 144  # pixels: all photos, a visitor's too, are brought to it before a network's own size, so that they are as sharp
+joined: dict[str, "Shipped"] = {}  # what visitors' own networks made of the same photos, by their keys; see `own_features`
 PARTS = ("train", "train_labels", "test", "test_labels", "map")
 
 
@@ -134,6 +135,8 @@ def available() -> list[str]:
 @functools.lru_cache(maxsize=64)
 def load(encoder: str) -> Shipped:
     """The features of an encoder. Cached. Raises ValueError where there are none of the weights that ship."""
+    if encoder in joined:
+        return joined[encoder]
     if encoder not in kept() or not is_current(encoder):
         raise ValueError(f"There are no features of “{encoder}”; there are those of {', '.join(available()) or 'none'}.")
     with safe_open(file_of(encoder), framework="pt") as file:

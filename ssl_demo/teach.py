@@ -70,13 +70,15 @@ class Group:
 class Lesson:
     """One visit's classes. It changes in place, so that what comes while an answer is on its way is not lost.
 
-    version: grows with every change; asked: the photo to classify, as given, and as a `Picture`; scores: see `score`.
+    version: grows with every change; asked: the photo to classify, as given, and as a `Picture`; scores: see `score`; own: the
+    visit's own networks, by their keys.
     """
 
     def __init__(self):
         self.groups, self.version, self.is_busy = [Group(name) for name in NAMES[:2]], 0, False
         self.asked: tuple[Image.Image, Picture] | None = None
         self.scores: dict[str, tuple] = {}
+        self.own: list[str] = []
 
     def add(self, place: int, images: Sequence[Image.Image]) -> None:
         """More pictures of a class. Raises ValueError where some are too many; those that fit have joined."""
@@ -121,6 +123,11 @@ class Lesson:
         taken = {group.name for group in others}
         return next(name for name in NAMES if name not in taken)
 
+    def invite(self, own: Sequence[str]) -> None:
+        """These are the visit's own networks from now on; they look at everything too."""
+        self.own = list(own)
+        self.version += 1
+
     def ask(self, photo: Image.Image | None) -> None:
         """The photo to classify from now on."""
         if photo is not None and (self.asked is None or self.asked[0] is not photo):
@@ -142,7 +149,7 @@ class Lesson:
 
     def look(self) -> Iterator[tuple[int, int]]:
         """(encoders that have seen all pictures, all encoders), while they look. Ends early when the lesson changes."""
-        names, version = encoders(), self.version
+        names, version = [*encoders(), *self.own], self.version
         for done, name in enumerate(names):
             yield done, len(names)
             if self.version != version:
@@ -197,28 +204,29 @@ def score(groups: Sequence[Group], encoder: str, known: dict[str, tuple]) -> Sco
     return known[encoder][1]
 
 
-def report(groups: Sequence[Group], photo: Picture | None = None, known: dict[str, tuple] | None = None) -> dict:
+def report(groups: Sequence[Group], photo: Picture | None = None, known: dict[str, tuple] | None = None,
+           own: Sequence[str] = ()) -> dict:
     """What every encoder makes of at least two classes of at least two pictures each, as plain values.
 
-    encoders: the best first, with `accuracy` and its interval `low` to `high` by leave-one-out, `title` and `trained`; of
-    `photo`, `class` and `probability`. together: class and probability by the mean of the trained encoders' shares, and how many
-    of them `agree`. chance: the share of the largest class. known: as in `score`. Raises ValueError where there is too little to
-    learn from.
+    encoders: the best first, with `accuracy` and its interval `low` to `high` by leave-one-out, `title`, `trained` and `own`; of
+    `photo`, `class` and `probability`. together: class and probability by the mean of the shares of the trained encoders that
+    ship, and how many of them `agree`. chance: the share of the largest class. known: as in `score`. own: a visitor's networks,
+    which do not vote: one that learned nothing would spoil it. Raises ValueError where there is too little to learn from.
     """
     if len(groups) < 2 or any(len(group.pictures) < LEAST for group in groups):
         raise ValueError(f"It takes at least two classes with at least {LEAST} pictures each.")
     pictures = [picture for group in groups for picture in group.pictures]
     known, rows, votes = {} if known is None else known, [], []
-    for name in encoders():
+    for name in [*encoders(), *own]:
         embed([*pictures, *([photo] if photo else [])], name)
         scored = score(groups, name, known)
         low, high = scored.interval
-        row = {"encoder": name, "title": embedding.title(name), "trained": ":" not in name and name != PIXELS,
+        row = {"encoder": name, "title": embedding.title(name), "trained": embedding.is_trained(name), "own": name in own,
                "right": scored.right, "of": scored.of, "accuracy": scored.accuracy, "low": low, "high": high}
         if photo:
             shares = probes.least_squares(*learned(groups, name), photo.features[name][None], len(groups))[0]
             row |= {"class": groups[int(shares.argmax())].name, "probability": float(shares.max())}
-            votes += [shares] if row["trained"] or name == encoders()[0] else []
+            votes += [shares] if row["trained"] and not row["own"] or name == encoders()[0] else []
         rows.append(row)
     rows.sort(key=lambda row: -row["accuracy"])  # equals stay in the order of the tabs
     told = {"classes": [{"name": group.name, "pictures": len(group.pictures)} for group in groups],
@@ -227,7 +235,7 @@ def report(groups: Sequence[Group], photo: Picture | None = None, known: dict[st
         shares = torch.stack(votes).mean(dim=0)
         name = groups[int(shares.argmax())].name
         told["together"] = {"class": name, "probability": float(shares.max()), "encoders": len(votes),
-                            "agree": sum(row["trained"] and row["class"] == name for row in rows)}
+                            "agree": sum(row["trained"] and not row["own"] and row["class"] == name for row in rows)}
     return told
 
 

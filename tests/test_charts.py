@@ -53,6 +53,22 @@ def test_bars_stand_beside_untrained_and_pixels_with_their_spread():
     assert absent["x"] == [charts.name_of(VIEWS)] and absent["x2"] == [charts.name_of(FILL)] and len(absent["x3"]) == 2
 
 
+def test_the_supervised_ceiling_is_marked_beside_its_encoder():
+    figure = charts.bars([row(FILL, accuracy=0.4), row(f"{FILL}:supervised", accuracy=0.7)])
+    ceiling = next(trace for trace in figure.data if trace.name == charts.CEILING)
+    assert list(ceiling.x) == [70] and list(ceiling.y) == [charts.name_of(FILL)]
+    assert charts.CEILING in {key for key, *_ in charts.LEGEND}
+
+
+def test_a_gap_is_over_the_draws_that_both_were_measured_with():
+    def drawn(protocol, *accuracies):
+        return row(FILL, protocol, 100, sum(accuracies) / len(accuracies)) | {"accuracies": list(accuracies)}
+
+    rows = [drawn("linear", 0.5, 0.6, 0.9), drawn("finetune", 0.7, 0.8)]
+    assert charts.gaps(rows)[1][FILL] == pytest.approx((0.55, 0.75))
+    assert charts.gaps([drawn("linear", 0.5, 0.6), drawn("finetune", 0.7)])[1][FILL] == pytest.approx((0.5, 0.7))
+
+
 def test_curves_are_on_a_logarithmic_axis_with_all_at_its_place():
     rows = [row(FILL, labels=10, accuracy=0.2, spread=0.01), row(FILL, labels=100, accuracy=0.3), row(FILL, accuracy=0.4)]
     figure = charts.curves(rows, "knn", 916)

@@ -21,13 +21,14 @@ LAYERS = (
     {"ssl_demo", "ssl_demo.__main__", "ssl_demo.cli", "ssl_demo.bench", "ssl_demo.inference", "ssl_demo.training",
      "ssl_demo.transfer", "ssl_demo.finetuning", "ssl_demo.checkpoints", "ssl_demo.embedding", "ssl_demo.live",
      "ssl_demo.live_data", "ssl_demo.live_plan", "ssl_demo.live_watch", "ssl_demo.shipped_features", "ssl_demo.live_transfer",
-     "ssl_demo.charts", "ssl_demo.teach", "ssl_demo.walk"},
+     "ssl_demo.charts", "ssl_demo.teach", "ssl_demo.walk", "ssl_demo.comparison", "ssl_demo.own_features"},
     {"ssl_demo.tasks"},
     {"ssl_demo.pretext", "ssl_demo.nets", "ssl_demo.baselines", "ssl_demo.images", "ssl_demo.video", "ssl_demo.data",
      "ssl_demo.drawing", "ssl_demo.figures", "ssl_demo.progress", "ssl_demo.torchvision_ops", "ssl_demo.lab",
      "ssl_demo.lab_drawing", "ssl_demo.color_nets", "ssl_demo.clips", "ssl_demo.masks", "ssl_demo.pointers", "ssl_demo.examples",
      "ssl_demo.contrastive", "ssl_demo.views", "ssl_demo.patch_nets", "ssl_demo.vit", "ssl_demo.momentum", "ssl_demo.labelled",
-     "ssl_demo.probes", "ssl_demo.distributed", "ssl_demo.streaming", "ssl_demo.muon", "ssl_demo.questions"},
+     "ssl_demo.probes", "ssl_demo.distributed", "ssl_demo.streaming", "ssl_demo.muon", "ssl_demo.questions",
+     "ssl_demo.own_networks"},
 )  # fmt: skip
 
 

@@ -4,15 +4,17 @@ import json
 import math
 import time
 import zipfile
+from dataclasses import replace
 
 import pytest
 from safetensors.torch import save_file
 from test_page import chromium, open_page, source, wait_for_change  # noqa: F401
 
+from ssl_demo import comparison
 from ssl_demo.checkpoints import load_weights, save_weights, sha256
 from ssl_demo.live import Point, View
 from ssl_demo.pretext import all_tasks, create
-from ssl_demo.ui import lab_drawing, lab_visits
+from ssl_demo.ui import lab_drawing, lab_room, lab_visits
 
 QUICK = {"task": "rotation", "size": "tiny", "knobs": {"batch": "4"}}
 
@@ -180,6 +182,34 @@ def test_from_start_to_the_weights_in_the_methods_tab_and_on_disk(visit, tmp_pat
     assert visit.errors == [] and visit.outside == []
 
 
+@pytest.mark.slow
+def test_twenty_seconds_from_start_to_the_weights_in_every_room(chromium, url, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(lab_visits.lab(), "most_seconds", 20)  # a host's cap, whatever the page asks for
+    visits = opened(chromium, url)
+    page = next(visits)
+    page.click("#lab-start")
+    page.wait_for_selector("#lab-status [data-state=finished]", timeout=180_000)
+    assert 19 < float(page.inner_text("#lab-status .figures div:last-child dd").split()[0]) < 24
+    page.wait_for_selector("#lab-figure .js-plotly-plot >> visible=true")
+    page.click("#lab-use")
+    page.wait_for_selector("#rotation-story .step-answers img")
+    assert page.input_value("#rotation-network input") == "Yours: Rotation"
+
+    page.get_by_role("tab", name="Transfer").click()
+    page.wait_for_selector("#transfer-story .map", timeout=60_000)
+    page.click("#transfer-encoder input")
+    page.get_by_role("option", name="Yours: Rotation").click()
+    page.wait_for_selector("#transfer-teach >> visible=true")
+    assert "the photos behind these figures do not ship" in page.inner_text("#transfer-story")
+    page.click("#transfer-teach")
+    page.wait_for_selector("#teach-example >> visible=true")
+    page.click("#teach-example")
+    page.wait_for_selector("#teach-story .lanes .own .reach", timeout=120_000)
+    assert "Yours: Rotation" in page.inner_text("#teach-story .lanes .own >> nth=0")
+    assert page.errors == [] and page.outside == []
+    next(visits, None)
+
+
 def test_weights_that_are_brought_join_and_others_are_refused(visit, tmp_path):
     task = create("jigsaw")
     model = task.build()
@@ -206,16 +236,37 @@ def view(name, task, loss, metric, level):
                 metric_chance=0.25, step=8)
 
 
+def side_by_side(views, what, over):
+    return lab_drawing.compared_html(comparison.compare(views, what, over))
+
+
 def test_runs_of_one_method_share_a_chart_and_losses_of_several_their_unit():
     one, two = (view(name, "rotation", 1.4, 0.5, ("guessing", 1.386)) for name in ("first", "second <b>"))
-    drawn = lab_drawing.compared_html([one, two], "loss", "steps")
+    drawn = side_by_side([one, two], "loss", "steps")
     assert drawn.count("<polyline") == 2 and "second &lt;b&gt;" in drawn and "<b>" not in drawn and "guessing" in drawn
     other = view("third", "mae", 0.1, 0.05, ("at the start", 0.1))
-    mixed = lab_drawing.compared_html([one, other], "loss", "seconds")
+    mixed = side_by_side([one, other], "loss", "seconds")
     assert mixed.count("<polyline") == 2 and "1 is guessing, or the start" in mixed
-    judged = lab_drawing.compared_html([one, other], "metric", "steps")
+    judged = side_by_side([one, other], "metric", "steps")
     assert judged.count("<polyline") == 1 and "judged otherwise: first" in judged
-    assert "<polyline" not in lab_drawing.compared_html([], "loss", "steps")
+    assert "<polyline" not in side_by_side([], "loss", "steps")
+
+
+def test_runs_that_are_over_are_a_figure_not_told_apart_by_colour_alone():
+    runs = [view(f"run {number} <b>", "rotation", 1.4, 0.5, ("guessing", 1.386)) for number in range(5)]
+    figure = comparison.figure(comparison.compare(runs, "metric", "seconds"))
+    assert [line.name for line in figure.data] == [f"run {number} &lt;b&gt;" for number in range(5)]
+    assert len({line.line.dash for line in figure.data}) == len({line.line.color for line in figure.data}) == 5
+    assert list(figure.data[0].y) == [50.0] * 8 and list(figure.data[0].x) == [step / 4 for step in range(1, 9)]
+    assert figure.layout.shapes[0].y0 == 25.0 and figure.layout.template.layout.font.size >= 12
+    room = lab_room.TrainingLab.__new__(lab_room.TrainingLab)
+    room.compared, room.figure = "html", "plot"
+    over = room.side_by_side(runs, "loss", "steps")
+    assert over["plot"]["visible"] and over["html"] == ""
+    going = room.side_by_side([*runs[:2], replace(runs[2], state="running")], "loss", "steps")
+    assert not going["plot"]["visible"] and going["html"].count("<polyline") == 3
+    mixed = room.side_by_side([runs[0], view("other", "mae", 0.1, 0.05, None)], "metric", "steps")
+    assert "judged otherwise: run 0 &lt;b&gt;" in mixed["html"] and len(mixed["plot"]["value"].data) == 1
 
 
 def test_what_a_run_shows_names_its_trouble_and_is_text():

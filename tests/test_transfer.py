@@ -481,7 +481,7 @@ def test_mistakes_in_the_choice(classes, refused, tmp_path, no_weights):
 # The table
 
 
-def test_the_table_goes_on_where_it_stopped(classes, weights, tmp_path, capsys):
+def test_the_table_goes_on_where_it_stopped(classes, weights, tmp_path, capsys, monkeypatch):
     sys.path.insert(0, str(ROOT / "benchmarks"))
     import transfer_table
 
@@ -493,14 +493,26 @@ def test_the_table_goes_on_where_it_stopped(classes, weights, tmp_path, capsys):
         transfer_table.main([*arguments, *more])
         return [line.split(":")[0] for line in capsys.readouterr().err.split("\n") if " a class: " in line]
 
-    assert len(measured("--protocol", "knn", "--seeds", "2")) == 6
+    assert len(measured("--protocol", "knn", "--seeds", "2")) == 10, "two draws of six rows, one where nothing is by chance"
     assert measured("--protocol", "knn", "--seeds", "2") == []
-    assert len(measured("--protocol", "knn,linear", "--seeds", "2")) == 6, "what was added, and nothing else"
-    assert len(measured("--protocol", "knn", "--seeds", "3")) == 4, "more draws, where these differ"
+    assert len(measured("--protocol", "knn,linear", "--seeds", "2")) == 10, "what was added, and nothing else"
+    before, calls = json.loads(out.read_text()), []
+    measure = transfer.measure
+    with monkeypatch.context() as patched:  # killed in the middle of the second of four rows
+        patched.setattr(transfer, "measure", lambda *of: measure(*of) if not calls.append(of) and len(calls) < 2 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            measured("--protocol", "knn", "--seeds", "3")
+    assert sum(len(row["accuracies"]) for row in json.loads(out.read_text())["rows"]) == 21
+    assert sum(row not in json.loads(out.read_text())["rows"] for row in before["rows"]) == 1, "all others are as they were"
+    capsys.readouterr()
+    assert len(measured("--protocol", "knn", "--seeds", "3")) == 3, "more draws, where these differ, and none again"
     table = json.loads(out.read_text())
     assert len(table["rows"]) == 12 and table["train"] == 36 and "transfer_table.py" in table["command"]
     row = table["rows"][0]
     assert row["protocol"] == "knn" and row["labels_per_class"] == 2 and len(row["accuracies"]) == 3
+    again = transfer.measure(transfer.choose([row["encoder"]])[0], load_labelled(classes), "knn", 2, 3)
+    assert row["accuracies"] == pytest.approx(again["accuracies"], abs=1e-3), "draw by draw is the same as all at once"
+    assert row["spread"] == pytest.approx(again["spread"], abs=1e-3)
     task = create("rotation", **SMALL)
     torch.manual_seed(5)
     save_weights(weights, task, task.build(), {})

@@ -11,16 +11,16 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from ..comparison import RECENT, Comparison, guess, is_share, smooth
 from ..images import limit
 from ..live import View
-from ..pretext import Card, Chart, Line, Panel, all_tasks
+from ..pretext import Card, Chart, Line, Panel
 from .panels import chart_html, panel_html
 from .story import STEPS
 
 WORDS = {"waiting": "Waiting", "running": "Learning", "paused": "Paused", "finished": "Finished", "stopped": "Stopped",
          "failed": "Broken off"}
 LIVE = 256  # pixels of a panel's longest side while it changes every second
-RECENT = 8  # looks that a curve's bold line and the figures are means of
 TIGHT, TIGHTER = 150, 112  # units that one of two charts is high, and one of three
 BOLD = f'<p class="note">Bold, and in figures: the mean of the last {RECENT} looks.</p>'
 
@@ -29,17 +29,6 @@ def plan_html(sentence: str, card: Card) -> str:
     """What Start will do. The style sheet shows the box for clips where the method is about them."""
     marker = '<i class="takes-video" hidden></i>' if card.input == "video" else ""
     return f'<p class="lab-plan">{html.escape(sentence)}{marker}</p>'
-
-
-def is_share(view: View) -> bool:
-    """Whether the run's metric is shown as per cent."""
-    return "accuracy" in all_tasks()[view.task_name].card.in_training[0]
-
-
-def guess(view: View) -> str:
-    """What people call the metric's chance."""
-    card = all_tasks()[view.task_name].card
-    return dict(card.baselines).get(card.in_training[1], "chance")
 
 
 def show(view: View, value: float | None) -> str:
@@ -119,11 +108,6 @@ def curve(view: View, label: str, times: Sequence[float], values: Sequence[float
     return chart_html(chart, f"{html.escape(label)} over {end:.0f} seconds, last {values[-1]:.3g}", height, legend=False)
 
 
-def smooth(values: Sequence[float], looks: int = RECENT) -> list[float]:
-    """The mean of each value and the few before it: a batch is small, and tells much by chance."""
-    return [sum(values[max(0, at - looks + 1) : at + 1]) / min(at + 1, looks) for at in range(len(values))]
-
-
 def blank(label: str, height: int) -> str:
     """The frame of a chart without a curve."""
     grid = "".join(f'<line class="grid" x1="36" x2="290" y1="{y}" y2="{y}"/>' for y in (34, height / 2, height - 34))
@@ -152,42 +136,22 @@ def quiet(panel: Panel, moving: bool) -> Panel:
     return panel
 
 
-def compared_html(views: Sequence[View], what: str, over: str) -> str:
-    """Several runs on one chart. what: "loss" or "metric"; over: "steps" or "seconds".
-
-    Losses of different methods are drawn as shares of what guessing costs, or the start where that is not known; of metrics, only
-    those that are the last run's.
-    """
-    views = [view for view in views if view.points]
-    if not views:
+def compared_html(compared: Comparison | None) -> str:
+    """Several runs on one chart, while one of them goes on."""
+    if compared is None:
         return '<p class="note">Runs of this visit will stand here side by side, the last five.</p>'
-    last, left_out = views[-1], []
-    if what == "metric":
-        left_out = [view.name for view in views if view.metric_label != last.metric_label]
-        views = [view for view in views if view.metric_label == last.metric_label]
-    mixed = what == "loss" and len({view.task_name for view in views}) > 1
-    scale = 100 if what == "metric" and is_share(last) else 1
-
-    def curve(view: View) -> dict[float, float]:
-        """The run's curve, as bold as in its own chart: y by x."""
-        unit = view.loss_level[1] if mixed and view.loss_level else 1 / scale
-        values = smooth([getattr(point, what) / (unit or 1.0) for point in view.points])
-        return {float(point.step) if over == "steps" else point.seconds: y for point, y in zip(view.points, values)}
-
-    curves = [curve(view) for view in views]
-    x = tuple(sorted({0.0}.union(*curves)))
-    x = x if len(x) > 1 else (0.0, 1.0)
-    lines = tuple(Line(view.name, tuple(known.get(at, math.nan) for at in x)) for view, known in zip(views, curves))
-    if what == "metric":
-        label = f"{last.metric_label}{' (%)' if scale == 100 else ''}"
-        level = None if last.metric_chance is None else (guess(last), scale * last.metric_chance)
-    else:
-        label = "Loss; 1 is guessing, or the start" if mixed else "Loss"
-        level = ("", 1.0) if mixed else last.loss_level
-    if not any(math.isfinite(y) for line in lines for y in line.y):
+    if compared.is_empty:
         return '<p class="note">There is nothing to draw yet.</p>'
-    note = f'<p class="note">Not drawn, as they are judged otherwise: {html.escape(", ".join(left_out))}.</p>' if left_out else ""
-    names = html.escape(", ".join(view.name for view in views))
-    chart = chart_html(Chart(x, lines, over, label, level=level), f"{html.escape(label)} of {names}", TIGHT, legend=True)
-    return f'<div class="lab-compared">{chart}{note}</div>'
+    x = tuple(sorted({0.0}.union(*(curve for _, curve in compared.curves))))
+    x = x if len(x) > 1 else (0.0, 1.0)
+    lines = tuple(Line(name, tuple(curve.get(at, math.nan) for at in x)) for name, curve in compared.curves)
+    names, label = html.escape(", ".join(name for name, _ in compared.curves)), compared.label
+    chart = chart_html(Chart(x, lines, compared.over, label, level=compared.level), f"{html.escape(label)} of {names}", TIGHT,
+                       legend=True)
+    return f'<div class="lab-compared">{chart}{left_out_html(compared)}</div>'
 
+
+def left_out_html(compared: Comparison | None) -> str:
+    """Which runs are not drawn, and why."""
+    names = html.escape(", ".join(compared.left_out)) if compared else ""
+    return f'<p class="note">Not drawn, as they are judged otherwise: {names}.</p>' if names else ""

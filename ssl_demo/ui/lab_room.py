@@ -1,6 +1,7 @@
 """The training lab: choose a method and data, press Start, and watch it learn on your photo."""
 
 import html
+import uuid
 from collections.abc import Iterator
 
 import gradio as gr
@@ -9,7 +10,7 @@ from gradio.data_classes import FileData
 from gradio.processing_utils import save_bytes_to_cache
 from PIL import Image
 
-from .. import inference, live
+from .. import comparison, inference, live
 from ..checkpoints import UNTRAINED, bundled
 from ..live_plan import SCRATCH
 from ..pretext import all_tasks
@@ -24,6 +25,7 @@ from .photo_input import uploaded
 from .task_tab import QUICK, component
 
 TICK = 0.3  # seconds between two looks at a run: a busy machine drops some, and twice a second is promised
+PROMISE = 0.9  # seconds that an answer to Stop waits for the step to end, so that it can say so
 SHORTEST = 30  # seconds on the page; programs may ask for less
 LIVELY = {**QUICK, "trigger_mode": "once"}  # a look that comes while another is on its way is left out: nothing piles up
 
@@ -36,6 +38,7 @@ class TrainingLab:
     def __init__(self):
         tasks, first = all_tasks(), visits.first_method()
         self.most = visits.lab().most_seconds
+        visits.prepare()
         with gr.Row(elem_classes="controls lab-set", equal_height=True):
             self.method = gr.Dropdown([(task.card.title, name) for name, task in tasks.items()], value=first, label="Method",
                                       info="What is predicted.", elem_id="lab-method", min_width=150)
@@ -83,7 +86,8 @@ class TrainingLab:
                     self.what = gr.Radio([("Loss", "loss"), ("Metric", "metric")], value="loss", elem_id="lab-what", **bare)
                     self.over = gr.Radio([("by steps", "steps"), ("by seconds", "seconds")], value="steps", elem_id="lab-over",
                                          **bare)
-                self.compared = gr.HTML(drawing.compared_html([], "loss", "steps"), elem_id="lab-compared")
+                self.compared = gr.HTML(drawing.compared_html(None), elem_id="lab-compared")
+                self.figure = gr.Plot(visible=False, show_label=False, elem_id="lab-figure", buttons=[])
 
     @staticmethod
     def photos_html(photos: list[Image.Image]) -> str:
@@ -98,7 +102,7 @@ class TrainingLab:
     def shown(self) -> list:
         """What a look at the room changes."""
         return [self.status, self.charts, self.panels, self.go, self.hold, self.step, self.end, self.which, self.use,
-                self.download, self.compared, self.timer, self.seen]
+                self.download, self.compared, self.figure, self.timer, self.seen]
 
     def answer(self, photo: Image.Image, method: str, begin: str, which: str | None, what: str, over: str) -> list:
         """All that the room shows: how the chosen run stands, or, before the first, what the network answers without training."""
@@ -127,30 +131,42 @@ class TrainingLab:
         if run is None:
             return self.at_rest()
         view = run.view()
-        now = (view.id, view.state, view.step, view.place, view.panels_step if view.panels else -1)
+        saved = view.weights is not None
+        now = (view.id, (view.state, saved), view.step, view.place, view.panels_step if view.panels else -1)
         if now == seen:
             return {self.seen: seen}
-        classes = len(run.plan.labelled.classes) if run.plan.labelled is not None else 0
-        changes = {self.seen: now, self.status: drawing.status_html(view, classes=classes),
-                   self.charts: drawing.charts_html(view, classes)}
+        changes = {self.seen: now, self.status: drawing.status_html(view, classes=view.classes),
+                   self.charts: drawing.charts_html(view, view.classes)}
         going, over_now = [run for run in runs if run.view().state not in OVER], view.state in OVER
-        if now[4] != (seen or [None])[-1] or seen[0] != view.id or over_now:
+        # The end is said first; what is heavy to draw comes with the next look, when the weights are there.
+        anew = now[4] != (seen or [None])[-1] or seen[0] != view.id or (over_now and not view.saving)
+        if anew:
             card = all_tasks()[view.task_name].card
             said = f"After step {view.panels_step:,}."
             changes[self.panels] = (drawing.panels_html(view.panels, card, said, moving=not over_now) if view.panels
                                     else self.before(run.plan.photo, view.task_name, run.plan.start))
+        views = [one.view() for one in runs] if anew or seen[:2] != now[:2] else []
+        if views:
+            changes |= self.side_by_side(views, what, over)
         if seen[:2] != now[:2]:
-            kept, at_work = view.weights is not None, view.state in ("running", "paused")
-            views = [one.view() for one in runs]
+            at_work, saving = view.state in ("running", "paused"), any(one.saving for one in views)
             changes |= {
                 self.go: gr.update(interactive=not going), self.end: gr.update(interactive=not over_now),
                 self.hold: gr.update(value="Go on" if view.state == "paused" else "Pause", interactive=at_work),
                 self.step: gr.update(interactive=at_work),
                 self.which: gr.update(choices=[(self.named(one), one.id) for one in views], value=view.id),
-                self.use: gr.update(interactive=kept), self.download: gr.update(interactive=kept),
-                self.compared: drawing.compared_html(views, what, over), self.timer: gr.Timer(active=bool(going)),
+                self.use: gr.update(interactive=saved), self.download: gr.update(interactive=saved),
+                self.timer: gr.Timer(active=bool(going) or saving),
             }  # fmt: skip
         return changes
+
+    def side_by_side(self, views: list[live.View], what: str, over: str) -> dict:
+        """The runs of a visit on one chart: light while one goes on, and a figure that can be asked once all are over."""
+        compared = comparison.compare(views, what, over)
+        if compared is None or compared.is_empty or any(view.state not in OVER or view.saving for view in views):
+            return {self.compared: drawing.compared_html(compared), self.figure: gr.update(visible=False)}
+        drawn = gr.update(value=comparison.figure(compared), visible=True)
+        return {self.compared: drawing.left_out_html(compared), self.figure: drawn}
 
     @staticmethod
     def named(view: live.View) -> str:
@@ -164,11 +180,12 @@ class TrainingLab:
                 self.download: off, self.which: gr.update(choices=[], value=None),
                 self.timer: gr.Timer(active=False), self.seen: ()}
 
-    def listen(self, demo: gr.Blocks, photo: gr.State, moving: gr.State, company: gr.State, own: gr.State, current: gr.Textbox,
-               tabs: dict) -> None:
+    def listen(self, demo: gr.Blocks, photo: gr.State, moving: gr.State, company: gr.State, own: gr.State, joined_own: gr.Textbox,
+               current: gr.Textbox, tabs: dict) -> None:
         """Connects the room: its knobs, its clock, its endpoints. Outside of all tabs: what nobody sees sleeps in a closed one.
 
-        photo, moving, company, own: of the visit; current: the name of what is open; tabs: the methods' tabs by name.
+        photo, moving, company, own: of the visit; joined_own: changed when a network joins them; current: the name of what is
+        open; tabs: the methods' tabs by name.
         """
         self.timer, self.seen, self.brought = gr.Timer(TICK, active=False), gr.State(()), gr.State([])
         self.goto = gr.Textbox(visible="hidden", elem_id="lab-goto")
@@ -200,7 +217,7 @@ class TrainingLab:
         gr.on([self.which.input, self.what.input, self.over.input], self.answer, [photo, *self.inputs], self.shown, **QUICK)
         self.take_photos(told, say)
         self.run_it(demo, photo, moving, company, current)
-        self.keep_it(own, tabs)
+        self.keep_it(own, joined_own, tabs)
         lab_api.offer(photo, moving, company)
 
     def take_photos(self, told: list, say) -> None:
@@ -248,6 +265,10 @@ class TrainingLab:
         seen = [self.which, self.what, self.over, self.seen]
         self.timer.tick(look, [current, *seen], self.shown, **LIVELY)
 
+        def stop(run: live.Run) -> None:
+            run.stop()
+            run.wait(PROMISE)
+
         def tell(action):
             def told(request: gr.Request, which, what, over, seen) -> dict:
                 run = visits.find(request.session_hash, which)
@@ -259,21 +280,23 @@ class TrainingLab:
         self.hold.click(tell(lambda run: run.resume() if run.view().state == "paused" else run.pause()), seen, self.shown,
                         **QUICK)
         self.step.click(tell(lambda run: run.one_step()), seen, self.shown, **{**QUICK, "trigger_mode": "multiple"})
-        self.end.click(tell(lambda run: run.stop()), seen, self.shown, **QUICK)
+        self.end.click(tell(stop), seen, self.shown, **QUICK)
 
         def gone(request: gr.Request) -> None:
             visits.leave(request.session_hash)
 
         demo.unload(gone)
 
-    def keep_it(self, own: gr.State, tabs: dict) -> None:
+    def keep_it(self, own: gr.State, joined_own: gr.Textbox, tabs: dict) -> None:
         """Weights to the method's tab, to the visitor's disk, and from it."""
         networks = {name: tab.network for name, tab in tabs.items()}
 
         def joined(owner: str, task: str, name: str, path, known: dict) -> dict:
             known, name = visits.join(known or {}, task, name, visits.shelf().keep(owner, path))
-            gr.Info(f"“{html.escape(name)}” is now a network of {all_tasks()[task].card.title}.")
-            return {own: known, self.goto: task, networks[task]: gr.update(choices=tabs[task].networks(known), value=name)}
+            gr.Info(f"“{html.escape(name)}” is now a network of {all_tasks()[task].card.title}, and an encoder in Transfer and "
+                    "Teach it.")
+            return {own: known, joined_own: uuid.uuid4().hex, self.goto: task,
+                    networks[task]: gr.update(choices=tabs[task].networks(known), value=name)}
 
         def use(request: gr.Request, which, known) -> dict:
             with toasts.told():
@@ -296,7 +319,7 @@ class TrainingLab:
                 name, made = visits.packed(visits.known(request.session_hash, which or "").view())
             return save_bytes_to_cache(made, name, self.zip.GRADIO_CACHE)
 
-        changed = [own, self.goto, *networks.values()]
+        changed = [own, joined_own, self.goto, *networks.values()]
         used = self.use.click(use, [self.which, own], changed, **QUICK)
         brought = self.bring.upload(bring, [self.bring, own], changed, preprocess=False,
                                     **{**QUICK, "queue": True, "concurrency_id": "news"})

@@ -14,15 +14,16 @@ import tempfile
 import uuid
 import zipfile
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from .. import live, live_data
+from .. import live, live_data, own_features
 from ..checkpoints import bundled
 from ..examples import EXAMPLES
-from ..labelled import SETS
+from ..labelled import SETS, Labelled
 from ..live_plan import SCRATCH
 from ..pretext import FAMILIES, Card, PretextTask, all_tasks, create
 from ..video import Clip
@@ -47,6 +48,26 @@ def shelf() -> "Shelf":
     return Shelf()
 
 
+@functools.cache
+def _probed() -> Future:
+    """The host's labelled photos, on their way: decoding them takes some seconds, once."""
+    return ThreadPoolExecutor(1, "probe").submit(live_data.probe_set, tuple(lab().host_data()))
+
+
+def probed(patience: float = 20.0) -> Labelled | None:
+    """Photos with classes that any encoder is asked about while it learns, where the host has some; else, or not yet, None."""
+    try:
+        return _probed().result(patience)
+    except TimeoutError:
+        return None
+
+
+def prepare() -> None:
+    """What takes a while is begun before somebody waits for it."""
+    if lab().host_data():
+        _probed()
+
+
 class Shelf:
     """Weights that visitors keep for as long as they stay, each file in a folder of its own."""
 
@@ -65,6 +86,7 @@ class Shelf:
 
     def leave(self, owner: str) -> None:
         """All of a visit's weights are gone."""
+        own_features.forget(self._place(owner))
         shutil.rmtree(self._place(owner), ignore_errors=True)
 
     def _place(self, owner: str) -> Path:
@@ -158,6 +180,7 @@ def start(owner: str, name: str, key: str, *, seconds: float, size: str, start_f
     taken = [run.view().name for run in lab().runs(owner)]
     called = unused(" ".join(str(called).split())[:36] or task.card.title, taken)
     watched = moving if task.card.input == "video" else photo
+    labelled = labelled if labelled is not None else probed()
     plan = live.plan(name, data, told(key, brought), seconds=seconds, photo=watched, lab=lab(), size=size, knobs=knobs,
                      start=start_from, company=company, seed=seed, name=called, labelled=labelled)
     if _preparing.get(owner) != ours:
@@ -192,15 +215,20 @@ SIZES = {"tiny": "Tiny", "small": "Small", "bundled": "As it ships"}
 
 
 def status(view: live.View) -> dict:
-    """A run as JSON, for programs. place: 1 for who is next; 0 for who does not wait."""
+    """A run as JSON, for programs, to whom it is over once its weights are there.
+
+    place: 1 for who is next; 0 for who does not wait.
+    """
     last = view.points[-1] if view.points else None
     level, probe = view.loss_level, view.probe[-1][1] if view.probe else None
     found = {
-        "id": view.id, "name": view.name, "task": view.task_name, "data": view.data_name, "state": view.state,
+        "id": view.id, "name": view.name, "task": view.task_name, "data": view.data_name,
+        "state": "running" if view.saving else view.state,
         "place": view.place + 1 if view.state == "waiting" else 0, "step": view.step, "loss": last and last.loss,
         "loss_level": level and level[1], "metric": last and last.metric, "metric_label": view.metric_label,
         "metric_chance": view.metric_chance, "images_per_second": view.images_per_second, "seconds": view.seconds,
         "seconds_left": view.seconds_left, "budget": view.budget, "panels_step": view.panels_step, "probe": probe,
+        "probe_chance": 1 / view.classes if view.classes else None,
         "alarm": view.alarm, "error": view.error, "weights": view.weights is not None}  # fmt: skip
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in found.items()}
 

@@ -55,6 +55,6 @@ def told(table: dict) -> str:
         return "<p class='note'>Nothing is measured yet.</p>"
     return (f"<p class='soft'>{html.escape(table['what'].capitalize())}: {table['train']:,} photos to learn from, "
             f"{table['test']:,} to be judged by. Thin lines: the deviation over draws of labels. Made by "
-            f"<code>{html.escape(table['command'])}</code>. A network of yours is not among them: its features of these photos "
-            "would need the photos, which do not ship; <code>python -m ssl_demo transfer --data DIR --encoders FILE.safetensors"
+            f"<code>{html.escape(table['command'])}</code>. A network of yours is not among them: choose it as the encoder "
+            "above, or <code>python -m ssl_demo transfer --data DIR --encoders FILE.safetensors"
             "</code> asks it about photos that you have.</p>")

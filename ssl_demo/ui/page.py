@@ -62,6 +62,7 @@ def build(run=run) -> gr.Blocks:
         moving = gr.State(first)  # what tasks on clips take: the clip a person brought, else a camera's move over the photo
         own = gr.State({})  # the visit's own networks: by task, files of weights by the names that a person gave
         guesses = gr.State(guess_first.Guesses())
+        joined_own = gr.Textbox(visible="hidden")  # changes when one joins; a State's own event does not fire without a queue
         # The name of the open tab, or room. The browser itself sets it: of two tabs opened in quick succession, the server may
         # answer the first one last, and would take that for the open one.
         current = gr.Textbox(OverviewRoom.name, visible="hidden", elem_id="current")
@@ -99,7 +100,7 @@ def build(run=run) -> gr.Blocks:
                         rooms[make.name] = make()
 
         parts = {"demo": demo, "photo": photo, "upload": upload, "moving": moving, "company": company, "own": own,
-                 "current": current, "tabs": tabs}  # fmt: skip
+                 "joined_own": joined_own, "current": current, "tabs": tabs}  # fmt: skip
         for room in rooms.values():
             if hasattr(room, "listen"):
                 room.listen(**{name: parts[name] for name in inspect.signature(room.listen).parameters})

@@ -10,7 +10,7 @@ import numpy as np
 from gradio.data_classes import ImageData
 from PIL import Image
 
-from .. import teach
+from .. import own_networks, teach
 from ..images import square
 from ..teach import LEAST, MOST_CLASSES, MOST_PICTURES, Group, Lesson
 from . import toasts
@@ -110,15 +110,20 @@ class TeachRoom:
                        **CHANGE),
         ]
 
-    def listen(self, photo: gr.State, upload: PhotoInput) -> None:
-        """Connects the room. photo: the session's; upload: the component that reads one."""
+    def listen(self, photo: gr.State, upload: PhotoInput, own: gr.State, joined_own: gr.Textbox) -> None:
+        """Connects the room.
+
+        photo: the session's; upload: the component that reads one; own: the visit's own networks; joined_own: changed when one
+        joins them.
+        """
         changes = [change for place in range(MOST_CLASSES) for change in self.listen_to(place)]
         for shot in self.shots:
             shot.click(None, None, None, js=LIVE_AGAIN, api_visibility="private")
         everything = [*self.cards, *self.names, *self.shelves, *self.shots, self.more]
         self.more.click(self.open, self.lesson, everything, **CHANGE)
         changes += [self.try_it.click(self.begin_example, self.lesson, everything, **CHANGE),
-                    self.over.click(self.start_over, self.lesson, everything, **CHANGE)]
+                    self.over.click(self.start_over, self.lesson, everything, **CHANGE),
+                    joined_own.change(self.invite, [self.lesson, own], None, **CHANGE)]
         for change in changes:
             change.then(self.work, [photo, self.lesson], self.shown, **CHANGE)
         gr.Button(visible=False).click(
@@ -185,6 +190,10 @@ class TeachRoom:
             raise toasts.error("Start over first: the example would take the place of your pictures.")
         lesson.begin(teach.example())
         return self.drawn(lesson)
+
+    def invite(self, lesson: Lesson, own: dict) -> None:
+        """The visit's own networks join the encoders."""
+        lesson.invite(own_networks.keys(own or {}))
 
     def start_over(self, lesson: Lesson) -> list:
         lesson.begin()

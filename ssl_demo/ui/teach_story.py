@@ -11,7 +11,7 @@ from .panels import data_url
 
 MEASURED = ("Each picture in turn is left out: a linear layer on the frozen features hears the labels of all others and is asked "
             "about it. Thin lines: Wilson's 95 % intervals, which held in 84 of 100 trials with five benchmark photos a class. "
-            "Dashed: always naming the largest class. Blue: trained encoders.")
+            "Dashed: always naming the largest class. Blue: trained encoders. Framed: yours.")
 CHOOSES = "They must choose among your classes, even for a photo of something else. Another photo is classified at once."
 WAITING = f"As soon as two classes have {LEAST} pictures each: how many of your pictures each encoder tells rightly."
 ASKING = "Then every encoder puts your photo into one of your classes."
@@ -23,12 +23,12 @@ def teach_story(lesson: Lesson) -> str:
     ready = lesson.ready()
     if len(ready) < 2:
         names = "".join(f"<li><span>{html.escape(embedding.title(name))}</span><div class='lane'></div><span></span></li>"
-                        for name in teach.encoders())
+                        for name in (*teach.encoders(), *lesson.own))
         return _columns(f"<p class='says'>{WAITING}</p>", f"<ul class='lanes'>{names}</ul>", "",
                         f"<p class='says'>{ASKING}</p>", "", "")
     assert lesson.asked is not None
     photo = lesson.asked[1]
-    told = teach.report(ready, photo, lesson.scores)
+    told = teach.report(ready, photo, lesson.scores, lesson.own)
     says = teach.conclusion(told) + (EASY if lesson.is_example() else "")
     if lone := [f"“{group.name}”" for group in lesson.groups if 0 < len(group.pictures) < LEAST]:
         says += f" {' and '.join(lone)} will take part from the second picture on."
@@ -48,7 +48,8 @@ def bars(told: dict) -> str:
     rows, chance = [], told["chance"]
     for row in told["encoders"]:
         says = f"{row['title']}: {row['right']} of {row['of']} told rightly; interval {row['low']:.0%} to {row['high']:.0%}"
-        says, title, kind = html.escape(says), html.escape(row["title"]), "ours" if row["trained"] else "rival"
+        says, title = html.escape(says), html.escape(row["title"])
+        kind = ("ours" if row["trained"] else "rival") + " own" * row["own"]
         rows.append(
             f'<li class="{kind}" title="{says}"><span>{title}</span><div class="lane" role="img" aria-label="{says}">'
             f'<i class="bar" style="width:{row["accuracy"]:.1%}"></i>'
@@ -72,7 +73,7 @@ def votes(told: dict) -> str:
     """What each encoder says of the photo, in the order of the bars; blue where it says what all say together."""
     rows, joint = [], told["together"]["class"]
     for row in told["encoders"]:
-        kind, share = "ours" if row["class"] == joint else "rival", row["probability"]
+        kind, share = ("ours" if row["class"] == joint else "rival") + " own" * row["own"], row["probability"]
         who, says = html.escape(row["title"]), html.escape(row["class"])
         rows.append(f'<li class="{kind}" title="{who}: {says}"><span class="who">{who}</span><span>{says}</span><div '
                     f'class="lane"><i class="bar" style="width:{share:.1%}"></i></div><span>{share:.0%}</span></li>')

@@ -26,8 +26,9 @@ def readable(name: str) -> str:
 
 def readable_encoder(encoder: str) -> str:
     """An encoder as a person reads it; what never learned says so first, where a long name cannot hide it."""
-    name = title(encoder.partition(":")[0])
-    return html.escape(f"Untrained {name}" if kind_of(encoder) == UNTRAINED else name)
+    if kind_of(encoder) == UNTRAINED:
+        return html.escape(f"Untrained {title(encoder.partition(':')[0])}")
+    return html.escape(title(encoder))
 
 
 def shape(kind: int, x: float, y: float, r: float) -> str:

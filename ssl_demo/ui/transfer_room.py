@@ -2,25 +2,27 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
 import numpy as np
 from PIL import Image
 
-from .. import live_transfer, shipped_features
+from .. import live_transfer, own_networks, shipped_features
 from ..embedding import title
 from ..inference import parse_seed
 from ..live_transfer import MAPS
 from ..probes import NEIGHBOURS
 from . import toasts
 from .measured import Measured
+from .own_encoder import UNSEEN, OwnEncoder, is_lacking, said
 from .photo_input import PhotoInput
 from .task_tab import QUICK
 from .transfer_drawing import CLICKS, accuracy_html, features_html, map_html, step, votes_html
 
 MOST_NEIGHBOURS = 50
+LOOK = {**QUICK, "queue": True, "concurrency_id": "look", "concurrency_limit": 2, "trigger_mode": "multiple"}
 ABOUT = """<div class="about"><div><p class="idea">What is it worth? Throw the head away and show it a few labels: can it tell a
 church from a golf ball?</p></div><div class="probes"><p><b>Neighbours:</b> the most similar labelled photos vote.</p><p><b>Linear
 layer:</b> learns to read classes off the features.</p></div></div>"""
@@ -53,10 +55,10 @@ class TransferRoom:
                 self.again = gr.Button("Draw again", size="sm", elem_id="transfer-again")
         self.seen = gr.State(None)  # the visitor's photo, with what every encoder makes of it
         self.asked = gr.Textbox(visible="hidden")  # what the answer to a new photo was asked with
+        self.own = OwnEncoder()
         self.story = gr.HTML("<p class='note'>Asking every encoder about your photo …</p>" if encoders else "", js_on_load=CLICKS,
                              elem_id="transfer-story", elem_classes="story-box")
         self.measured = Measured()
-        self.listen()
 
     @property
     def inputs(self) -> list:
@@ -72,19 +74,35 @@ class TransferRoom:
         if not self.encoders:
             return gr.skip(), seen, ""
         with toasts.told():
-            if seen is None or seen[0] is not photo:
-                seen = photo, live_transfer.see(photo, self.encoders)
-            told = story(*seen, encoder, int(k), int(per_class), kind, parse_seed(seed or 0))
+            names = dict.fromkeys([*self.encoders, *(seen[1] if seen else ()), encoder])  # own ones that were asked stay
+            seen = seen if seen and seen[0] is photo else (photo, {})
+            if new := [name for name in names if name not in seen[1] and not is_lacking(name)]:
+                seen = photo, {**seen[1], **live_transfer.see(photo, new)}
+            told = said(UNSEEN, encoder) if is_lacking(encoder) else story(
+                *seen, encoder, int(k), int(per_class), kind, parse_seed(seed or 0))  # fmt: skip
         return told, seen, json.dumps([encoder, k, per_class, kind, seed, time.time_ns()])
 
-    def listen(self) -> None:
-        """Every change answers at once, from what is known of the photo already."""
+    def look(self, request: gr.Request, photo: Image.Image, encoder: str, *values) -> Iterator[tuple]:
+        """What `story`, `seen` and the own network's place show while it looks at the photos; nothing new for any other."""
+        if not is_lacking(encoder):
+            self.own.supersede(request.session_hash)
+            yield gr.skip(), gr.skip(), *self.own.at_rest()
+            return
+        for told, *shown in self.own.look(request.session_hash, encoder):
+            story, seen = (told, gr.skip()) if told else self.answer(photo, encoder, *values)[:2]
+            yield story, seen, *shown
+
+    def listen(self, photo: gr.State, own: gr.State, joined_own: gr.Textbox) -> None:
+        """Every change answers at once, from what is known of the photo already.
+
+        photo: the session's; own: the visit's own networks; joined_own: changed when one joins them.
+        """
         def again(*values):
             return self.answer(values[-1][0], *values)[0] if values[-1] else gr.skip()
 
         def clicked(event: gr.EventData, *values):
             encoder = event._data.get("encoder")
-            if encoder not in self.encoders:
+            if encoder not in (values[-1] or (None, ()))[1]:
                 return gr.skip()
             return encoder, again(encoder, *values[1:])
 
@@ -94,7 +112,16 @@ class TransferRoom:
 
         self.asked.change(checked, [self.asked, *self.inputs], self.story, **QUICK)
         self.again.click(lambda seed: (int(seed or 0) + 1) % 2**31, self.seed, self.seed, **QUICK)
-        changes = [self.encoder.input, self.k.input, self.labels.input, self.map.input, self.seed.change]
+        def joined(known: dict) -> dict:
+            names = [*self.encoders, *own_networks.keys(known or {})]
+            return gr.update(choices=[(title(name), name) for name in names])
+
+        if self.encoders:
+            joined_own.change(joined, own, self.encoder, **QUICK)
+        chosen = self.encoder.input(again, self.inputs, self.story, **QUICK)
+        for event in (chosen.then, self.own.again.click):
+            event(self.look, [photo, *self.inputs], [self.story, self.seen, *self.own.shown], **LOOK)
+        changes = [self.k.input, self.labels.input, self.map.input, self.seed.change]
         gr.on(changes, again, self.inputs, self.story, **QUICK)
         self.story.select(clicked, self.inputs, [self.encoder, self.story], **QUICK)
         file, report = PhotoInput(visible=False), gr.JSON(visible=False, label="report")

@@ -1,0 +1,176 @@
+"""A visitor's own network among the encoders: its features are of the photos of those that ship, and are nobody else's."""
+
+import dataclasses
+import shutil
+
+import gradio as gr
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssl_demo import embedding, labelled, live_data, live_transfer, own_features, own_networks, shipped_features, teach
+from ssl_demo.checkpoints import find
+from ssl_demo.shipped_features import SIDE, Shipped
+from ssl_demo.teach import Group, Lesson, Picture
+from ssl_demo.ui import lab_visits, own_encoder, transfer_room
+
+TASK = embedding.bundled_encoders()[0]
+CLASSES, TRAIN, TEST = ("dark", "light"), 3, 2
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A visit's own network, which is a copy of the bundled one: its key."""
+    path = tmp_path / "shelf" / "mine.safetensors"
+    path.parent.mkdir()
+    shutil.copy(find(TASK, None), path)
+    (key,) = own_networks.keys({TASK: {"my <b>": str(path)}})
+    yield key
+    own_features.forget(path.parent)
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """A host's class folders of 20 photos, of which the features of 10 ship: of bare pixels and of one encoder."""
+    random, folder = np.random.default_rng(0), tmp_path / "host"
+    for part, count in (("train", 6), ("val", 4)):
+        for place, name in enumerate(CLASSES):
+            (folder / part / name).mkdir(parents=True)
+            for number in range(count):
+                small = random.integers(0, 130, (9, 9, 3)) + 120 * place
+                picture = Image.fromarray(small.astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+                picture.save(folder / part / name / f"{number}.png")
+    monkeypatch.setattr(shipped_features, "folder", lambda: tmp_path / "features")
+    monkeypatch.setattr(own_features, "places_by_tsne", lambda features, seed: np.zeros((len(features), 2)))
+    caches = (shipped_features.load, own_features._found, live_transfer.knn, live_transfer.linear)
+    for cache in caches:
+        cache.cache_clear()
+    data = labelled.load_labelled(folder, SIDE)
+    for encoder in ("pixels", TASK):
+        parts = {}
+        for part, count in (("train", TRAIN), ("test", TEST)):
+            photos, labels = getattr(data, part), getattr(data, f"{part}_labels")
+            places = labelled.drawn(labels, data.classes, count, 0)
+            pictures = [Image.fromarray(pixels) for pixels in photos.array[photos.index[places]]]
+            parts |= {part: shipped_features.embed(pictures, encoder), f"{part}_labels": labels[places]}
+        shipped_features.save(Shipped(encoder, CLASSES, **parts, map=np.zeros((10, 2)),
+                                      about={"seed": "0", **shipped_features.identity(encoder)}))  # fmt: skip
+    yield folder
+    for cache in caches:
+        cache.cache_clear()
+
+
+def test_a_key_says_no_path_and_leads_nowhere_once_its_visitor_left(mine, tmp_path):
+    assert own_networks.is_own(mine) and str(tmp_path) not in mine and embedding.title(mine) == "Yours: my <b>"
+    assert live_transfer.kind_of(mine) == "trained" and not own_networks.is_own(f"{TASK}:untrained")
+    picture = [Image.new("RGB", (40, 30), "#58a")]
+    assert torch.equal(embedding.embed(picture, mine), embedding.embed(picture, TASK))
+    own_features.forget(tmp_path / "shelf")
+    with pytest.raises(ValueError, match="not here any more"):
+        embedding.embed(picture, mine)
+
+
+def test_it_sees_the_very_photos_whose_features_ship(mine, host):
+    photos = own_features.photos_of([str(host / "train" / "dark"), str(host)])
+    steps = list(own_features.look(mine, photos))
+    assert steps[0] == (0, 10) and steps[-1] == (10, 10) and own_features.known(mine)
+    own, shipped = shipped_features.load(mine), shipped_features.load(TASK)
+    assert torch.equal(own.train, shipped.train) and torch.equal(own.test, shipped.test)
+    ranked = live_transfer.scores([mine, TASK, "pixels"], mine, 3, TRAIN, 0)
+    by = {score.encoder: score for score in ranked}
+    assert by[mine].knn == by[TASK].knn and by[mine].linear is not None
+
+
+def test_photos_are_known_by_their_pixels_in_any_order_and_others_are_not_taken(host, tmp_path):
+    expected = own_features.photos_of([str(host)])
+    shuffled, other = tmp_path / "shuffled", tmp_path / "other"
+    for place, path in enumerate(sorted(host.rglob("*.png"))):
+        for folder, reverse in ((shuffled, True), (other, False)):
+            name = folder / path.parent.relative_to(host) / f"{100 - place if reverse else place:03d}.png"
+            name.parent.mkdir(parents=True, exist_ok=True)
+            picture = Image.open(path)
+            (picture if reverse else Image.eval(picture, lambda value: 255 - value)).save(name)
+    found = own_features.photos_of([str(shuffled)])
+    assert [picture.tobytes() for picture in found] == [picture.tobytes() for picture in expected]
+    assert own_features.photos_of([str(other)]) is None and own_features.photos_of([]) is None
+
+
+# The rooms
+
+
+def test_the_transfer_room_compares_it_after_it_has_looked(mine, host, monkeypatch):
+    monkeypatch.setattr(lab_visits.lab(), "_data", [str(host)])
+    with gr.Blocks():
+        room = transfer_room.TransferRoom()
+    photo, values, visit = Image.new("RGB", (60, 40), "#6a3"), (3, 2, "PCA", 0), type("Visit", (), {"session_hash": "me"})()
+    told, seen, _ = room.answer(photo, mine, *values, None)
+    assert "my &lt;b&gt; has not seen the photos" in told and mine not in seen[1]
+    *steps, last = room.look(visit, photo, mine, *values, seen)
+    assert "Photos seen: 0 of 10" in steps[1][3] and steps[1][2]["visible"]
+    story, seen, busy, *_ = last
+    assert not busy["visible"] and story.count("<section") == 4 and f'data-encoder="{mine}"' in story and mine in seen[1]
+    again, _, _ = room.answer(Image.new("RGB", (9, 9)), TASK, *values, seen)
+    assert f'data-encoder="{mine}"' in again, "it stays among those that are compared"
+    assert [step[2]["visible"] for step in room.look(visit, photo, TASK, *values, seen)] == [False]
+
+
+def test_a_look_is_cancelled_and_can_begin_again(mine, host, monkeypatch):
+    monkeypatch.setattr(lab_visits.lab(), "_data", [str(host)])
+    with gr.Blocks():
+        own = own_encoder.OwnEncoder()
+    steps = own.look("me", mine)
+    assert next(steps) and next(steps)[1]["visible"]
+    own.stop(type("Visit", (), {"session_hash": "me"})())
+    (story, busy, _, again, teach_it), = steps
+    assert not busy["visible"] and again["visible"] and not teach_it["visible"] and "has not seen" in story
+    assert not own_features.known(mine) and own._looks == {}
+    first, second = own.look("me", mine), own.look("me", mine)
+    next(first), next(first), next(second)
+    assert list(first) == [], "another choice took over, and the first has nothing more to say"
+    second.close()
+
+
+def test_where_the_host_has_no_photos_one_sentence_says_so_and_a_button_leads_on(mine, monkeypatch):
+    monkeypatch.setattr(lab_visits.lab(), "_data", [])
+    with gr.Blocks():
+        own = own_encoder.OwnEncoder()
+    _, (story, busy, _, again, teach_it) = own.look("me", mine)
+    assert "do not ship" in story and "Teach it" in story and "<b>" not in story
+    assert teach_it["visible"] and not busy["visible"] and not again["visible"]
+
+
+def test_it_is_taught_beside_the_others_and_does_not_vote(mine, monkeypatch):
+    monkeypatch.setattr(teach, "encoders", lambda: [TASK, "pixels"])
+    groups = [Group(name, [Picture(Image.new("RGB", (40, 40), (base + 5 * n, 40, 90))) for n in range(3)])
+              for name, base in (("red", 180), ("blue", 20))]  # fmt: skip
+    lesson = Lesson()
+    lesson.invite([mine])
+    lesson.begin(groups)
+    assert [of for _, of in lesson.look()] == [3, 3, 3] and all(mine in picture.features for picture in lesson.pictures())
+    told = teach.report(lesson.ready(), groups[0].pictures[0], lesson.scores, lesson.own)
+    rows = {row["encoder"]: row for row in told["encoders"]}
+    assert rows[mine]["own"] and rows[mine]["trained"] and rows[mine]["accuracy"] == rows[TASK]["accuracy"]
+    assert told["together"]["encoders"] == 1 and told["together"]["agree"] <= 1
+
+
+# A training that is probed
+
+
+def test_any_training_is_probed_where_the_host_has_photos_with_classes(host, monkeypatch, photo):
+    monkeypatch.setattr(live_data, "PROBE", (4, 3))
+    live_data.probe_set.cache_clear()
+    few = live_data.probe_set((str(host / "train" / "dark"), str(host)))
+    assert few.classes == list(CLASSES) and len(few.train) == 8 and len(few.test) == 6
+    assert live_data.probe_set(("torchvision:CIFAR10",)) is None and live_data.probe_set(()) is None
+    live_data.probe_set.cache_clear()
+    for found, classes in ((few, 2), (None, 0)):
+        monkeypatch.setattr(lab_visits, "probed", lambda found=found: found)
+        run = lab_visits.start("somebody", "rotation", "examples", seconds=1, size="tiny", start_from="scratch", called="",
+                               seed=0, knobs={"batch": "4"}, photo=photo, moving=photo, brought=[], company=[])
+        assert run.join(60)
+        view = run.view()
+        assert view.classes == classes and bool(view.probe) == bool(classes)
+        assert lab_visits.status(view)["probe_chance"] == (0.5 if classes else None)
+        assert dataclasses.asdict(view)["state"] == "finished" and view.weights and not view.saving
+        lab_visits.leave("somebody")
