@@ -21,6 +21,7 @@ from ..progress import Cancelled, listening
 from ..video import encode_mp4
 from . import links, toasts
 from .company_input import CompanyInput
+from .how_it_learned import HowItLearned
 from .story import CLICKS, about, progress_html, story
 
 QUICK = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
@@ -60,6 +61,7 @@ class TaskTab:
                     *[{} for _ in self.own]]
         opening = self.answer(first, *defaults) if first else ""
         self.story = gr.HTML(opening, js_on_load=CLICKS, elem_id=f"{self.name}-story", elem_classes="story-box")
+        HowItLearned(self.name)
         with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper, and the code", open=False):
             with gr.Row(elem_classes="lesson"):
                 gr.Markdown(lesson(task), latex_delimiters=FORMULAS)
