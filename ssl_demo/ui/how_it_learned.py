@@ -45,11 +45,10 @@ def learned_html(task: str) -> str:
         return f'<p class="learned-wait">{html.escape(str(error))}</p>'
     card, count = all_tasks()[task].card, len(kept.steps)
     what = "clips" if card.input == "video" else "photos"
-    after = "".join(f'<span data-at="{at}">after <b>{step:,}</b> step{"s" * (step > 1)}, {kept.images_after(step):,} {what}'
-                    "</span>" for at, step in enumerate(kept.steps))
+    after = frames([f"after <b>{step:,}</b> step{'s' * (step > 1)}, {kept.images_after(step):,} {what}" for step in kept.steps])
     bar = ('<div class="learned-bar"><button type="button" class="learned-play">Play</button>'
            f'<input type="range" min="0" max="{count - 1}" step="1" value="0" aria-label="Steps of training">'
-           f'<div class="learned-after frames" role="status">{after}</div></div>')
+           f'<div class="learned-after" role="status">{after}</div></div>')
     photos = "".join(photo_html(kept, example.name, example.title) for example in EXAMPLES)
     return (f'<div class="learned" data-task="{task}">{bar}<div class="learned-body">{photos}'
             f'<div class="learned-curves">{curves_html(kept, card)}</div></div>{source_html(kept, task)}</div>')
@@ -83,10 +82,13 @@ def figure_html(figure: Number) -> str:
 
 
 def frames(drawn: Sequence[str]) -> str:
-    """One drawing a step, all in one place; a single one where all are alike."""
+    """One drawing a step, all in one place, each once however many steps show it; the bare drawing where all are alike."""
     if len(set(drawn)) == 1:
         return drawn[0]
-    return '<div class="frames">' + "".join(f'<div data-at="{at}">{one}</div>' for at, one in enumerate(drawn)) + "</div>"
+    steps: dict[str, list[str]] = {}
+    for at, one in enumerate(drawn):
+        steps.setdefault(one, []).append(str(at))
+    return '<div class="frames">' + "".join(f'<div data-at="{" ".join(at)}">{one}</div>' for one, at in steps.items()) + "</div>"
 
 
 def panel_html(panel: Kept) -> str:
@@ -138,7 +140,7 @@ const stop = () => {
 const show = () => {
   if (!root()) return;
   const slider = element.querySelector('.learned-bar input'), at = slider.value;
-  root().querySelectorAll('[data-at]').forEach((one) => one.classList.toggle('now', one.dataset.at === at));
+  root().querySelectorAll('[data-at]').forEach((one) => one.classList.toggle('now', one.dataset.at.split(' ').includes(at)));
   slider.setAttribute('aria-valuetext', element.querySelector('.learned-after .now').textContent);
   root().querySelectorAll('[data-places]').forEach((curve) => {
     const x = curve.dataset.places.split(' ')[at], mark = curve.querySelector('line.now');
