@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,12 @@ def panel_picture(panel: Panel, least: int = 384) -> np.ndarray:
     image = panel.image if panel.video is None else panel.video[len(panel.video) // 2]
     factor = -(-least // image.shape[1])
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def pick(panels: Sequence[Panel], stage: str, named: Sequence[str]) -> Panel:
+    """The panel of a stage that stands for it: the one that the card names, else the first."""
+    of_stage = [panel for panel in panels if panel.stage == stage]
+    return next((panel for panel in of_stage if panel.name in named), of_stage[0])
 
 
 def bar_picture(bars: tuple[Bar, ...], width: int = 384) -> np.ndarray:

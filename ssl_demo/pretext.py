@@ -52,6 +52,7 @@ class Card:
     company: int = 0  # how many other photos join the visitor's in a run: methods that compare photos need some
     untrained_note: str = ""  # what to know of an untrained network's score, where it is no lower end
     overview: tuple[str, ...] = ()  # panels and a figure that stand for the method among others; else the first of each stage
+    learned: tuple[str, ...] = ()  # panels and figures to watch over a training; else the overview's, and the bars
     also: tuple[str, ...] = ()  # a second figure worth showing: its metric, that of a guess without learning, what it is
 
     @property

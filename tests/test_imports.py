@@ -21,7 +21,7 @@ LAYERS = (
     {"ssl_demo", "ssl_demo.__main__", "ssl_demo.cli", "ssl_demo.bench", "ssl_demo.inference", "ssl_demo.training",
      "ssl_demo.transfer", "ssl_demo.finetuning", "ssl_demo.checkpoints", "ssl_demo.embedding", "ssl_demo.live",
      "ssl_demo.live_data", "ssl_demo.live_plan", "ssl_demo.live_watch", "ssl_demo.shipped_features", "ssl_demo.live_transfer",
-     "ssl_demo.charts", "ssl_demo.teach", "ssl_demo.walk", "ssl_demo.comparison", "ssl_demo.own_features"},
+     "ssl_demo.charts", "ssl_demo.teach", "ssl_demo.walk", "ssl_demo.comparison", "ssl_demo.own_features", "ssl_demo.learned"},
     {"ssl_demo.tasks"},
     {"ssl_demo.pretext", "ssl_demo.nets", "ssl_demo.baselines", "ssl_demo.images", "ssl_demo.video", "ssl_demo.data",
      "ssl_demo.drawing", "ssl_demo.figures", "ssl_demo.progress", "ssl_demo.torchvision_ops", "ssl_demo.lab",

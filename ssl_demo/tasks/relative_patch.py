@@ -66,6 +66,7 @@ class RelativePatch(PretextTask):
         metric_label="Neighbours placed correctly",
         chance=0.125,
         overview=("correct_of_eight",),
+        learned=("pair", "places", "all", "correct_of_eight"),
     )
     controls = (
         Control("neighbour", "Neighbour", "choice", "random", "The one asked for.", choices=("random", *NAMES), fixes=True),

@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from ..figures import panel_picture
+from ..figures import panel_picture, pick
 from ..inference import Result
 from ..pretext import FAMILIES, Card, Panel, all_tasks
 from ..video import Clip, camera_move
@@ -91,12 +91,6 @@ def card_html(card: Card, body: str) -> str:
     """A card around what a method has to say."""
     return (f'<button type="button" class="method" data-opens="{card.name}"><span class="name">{html.escape(card.title)}'
             f"<small>{html.escape(card.authors.split(',')[0])} {card.year}</small></span>{body}</button>")
-
-
-def pick(panels: Sequence[Panel], stage: str, named: Sequence[str]) -> Panel:
-    """The panel of a stage that stands for it: the one that the card names, else the first."""
-    of_stage = [panel for panel in panels if panel.stage == stage]
-    return next((panel for panel in of_stage if panel.name in named), of_stage[0])
 
 
 def picture(panel: Panel) -> np.ndarray:

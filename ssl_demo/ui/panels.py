@@ -1,6 +1,7 @@
 """One panel as HTML: a picture, a clip, bars, a matrix or a chart, with its title and caption. Strings out; no events."""
 
 import base64
+import functools
 import html
 import io
 import math
@@ -16,6 +17,7 @@ from ..pretext import Bar, Chart, Matrix, Panel
 from ..video import encode_mp4
 
 WIDE = 1.25  # how many times as wide as high a picture is to be as wide as its column; others leave room for a second
+CHART_WIDTH, CHART_LEFT, CHART_RIGHT = 300, 36, 10  # units that a chart is wide, and left free of curves at its sides
 BRUSH_TOOLS = ('<div class="brush"><label>Brush <input type="range" class="brush-size" min="1" max="15" value="5"></label>'
                '<button type="button" class="brush-clear">Clear</button></div>')
 
@@ -84,13 +86,17 @@ def matrix_html(matrix: Matrix, told: str) -> str:
             f'<output class="says">{matrix.what}: {matrix.low:.2g} pale, {matrix.high:.2g} dark</output>')
 
 
+def chart_x(chart: Chart, x: float) -> float:
+    """Where an x stands in a chart, in units from its left."""
+    return round(CHART_LEFT + place(x, chart.x[0], chart.x[-1], chart.log_x) * (CHART_WIDTH - CHART_LEFT - CHART_RIGHT), 1)
+
+
 def chart_html(chart: Chart, told: str, height: int = 200, legend: bool | None = None) -> str:
     """Curves as an SVG, 300 units wide, whose letters are as large as the captions'. legend: unless told, of several curves."""
-    width, left, top, bottom, right = 300, 36, 22, 34, 10
+    width, left, top, bottom, right = CHART_WIDTH, CHART_LEFT, 22, 34, CHART_RIGHT
     (low, high), (first, last) = limits(chart), (chart.x[0], chart.x[-1])
 
-    def across(x: float) -> float:
-        return round(left + place(x, first, last, chart.log_x) * (width - left - right), 1)
+    across = functools.partial(chart_x, chart)
 
     def up(y: float) -> float:
         return round(height - bottom - place(y, low, high) * (height - bottom - top), 1)

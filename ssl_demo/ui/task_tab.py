@@ -23,6 +23,7 @@ from ..video import encode_mp4
 from ..walk import read
 from . import guess_first, links, toasts
 from .company_input import CompanyInput
+from .how_it_learned import HowItLearned
 from .story import CLICKS, about, progress_html, story
 from .walk_strip import FORMULAS, WalkStrip
 
@@ -65,6 +66,7 @@ class TaskTab:
         opening = self.answer(first, *defaults) if first else ""
         scripts = CLICKS + guess_first.PRESSED * len(self.guesses)
         self.story = gr.HTML(opening, js_on_load=scripts, elem_id=f"{self.name}-story", elem_classes="story-box")
+        HowItLearned(self.name)
         with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper, and the code", open=False):
             with gr.Row(elem_classes="lesson"):
                 gr.Markdown(lesson(task), latex_delimiters=FORMULAS)
