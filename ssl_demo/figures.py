@@ -1,5 +1,6 @@
 """Panels as pictures to keep: what the command line writes and the API returns. The page draws its own, see `ui/panels.py`."""
 
+import io
 import math
 import os
 from pathlib import Path
@@ -148,13 +149,20 @@ def chart_picture(chart: Chart, width: int = 768, height: int | None = None, let
     return np.asarray(canvas)
 
 
+def panel_file(panel: Panel) -> tuple[str, bytes]:
+    """A panel as a file: "png" and a picture without loss, or "mp4" and a clip."""
+    if panel.video is not None:
+        return "mp4", encode_mp4(panel.video, panel.fps)
+    stream = io.BytesIO()
+    Image.fromarray(panel_picture(panel)).save(stream, "PNG")
+    return "png", stream.getvalue()
+
+
 def save_panel(path: Path, panel: Panel) -> Path:
     """Writes a panel under a temporary name first, a picture as PNG, without loss, a video as MP4; `path` with its ending."""
-    path = path.with_name(f"{path.name}.{'png' if panel.video is None else 'mp4'}")
+    ending, data = panel_file(panel)
+    path = path.with_name(f"{path.name}.{ending}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    if panel.video is None:
-        Image.fromarray(panel_picture(panel)).save(temporary, "PNG")
-    else:
-        temporary.write_bytes(encode_mp4(panel.video, panel.fps))
+    temporary.write_bytes(data)
     os.replace(temporary, path)
     return path

@@ -22,7 +22,8 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def lines(text: str, width: float, face: ImageFont.FreeTypeFont, most: int | None = None) -> list[str]:
-    """The text in lines no wider than `width` pixels, at most `most`: what is more ends in "…". A word is cut where it must be."""
+    """The text in lines no wider than `width` pixels, at most `most`: what is more ends in "…". Words are cut where they must be.
+    """
     found, line = [], ""
     for word in text.split():
         while face.getlength(word) > width:
@@ -51,7 +52,8 @@ def height(face: ImageFont.FreeTypeFont, count: int = 1) -> int:
     return round(count * face.size * 1.22)
 
 
-def write(draw: ImageDraw.ImageDraw, place: tuple[float, float], rows: list[str], face: ImageFont.FreeTypeFont, color: str) -> int:
+def write(draw: ImageDraw.ImageDraw, place: tuple[float, float], rows: list[str], face: ImageFont.FreeTypeFont,
+          color: str) -> int:
     """Lines below each other from their top left corner; the y below them."""
     x, y = place
     for row in rows:

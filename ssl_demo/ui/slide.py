@@ -115,8 +115,9 @@ def strip_width(numbers: Sequence[Number]) -> int:
 
 def strip_height(numbers: Sequence[Number]) -> int:
     wide = strip_width(numbers)
-    rows = [len(lines(n.label, wide, font(20))) for n in numbers], [len(lines(n.help, wide, font(18))) for n in numbers]
-    return 16 + height(font(20), max(rows[0], default=0)) + height(font(34, bold=True)) + height(font(18), max(rows[1], default=0))
+    labels = max((len(lines(number.label, wide, font(20))) for number in numbers), default=0)
+    helps = max((len(lines(number.help, wide, font(18))) for number in numbers), default=0)
+    return 16 + height(font(20), labels) + height(font(34, bold=True)) + height(font(18), helps)
 
 
 def write_numbers(draw: ImageDraw.ImageDraw, numbers: Sequence[Number], top: int) -> None:
@@ -179,7 +180,8 @@ def placed(staged: dict[str, list[Panel]], rows: Sequence[int], top: int, tall: 
                 row, column = 0, 0
             is_last = number == len(found) - 1 and (panel.bars or panel.chart is not None)
             over = columns - column if is_last or (widely and not number) else 1
-            box = (left + column * (wide + BETWEEN), top + HEADING + row * (high + BETWEEN), wide * over + BETWEEN * (over - 1), high)
+            box = (left + column * (wide + BETWEEN), top + HEADING + row * (high + BETWEEN),
+                   wide * over + BETWEEN * (over - 1), high)
             steps[stage].append(Cell(panel, box))
         # Where panels stand below each other, words beside the pictures leave these more room; all pictures of a step or none.
         widest = max(font(TITLE, bold=True).getlength(word) for panel in found for word in panel.title.split())
@@ -236,7 +238,8 @@ def put(canvas: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell) -> None:
     if cell.beside:
         x = left + cell.size[0] + 18
         paste(canvas, drawn(cell.panel, cell.size), (left, top))
-        write(draw, (x, write(draw, (x, top - 4), cell.title, font(TITLE, bold=True), INK) + 4), cell.caption, font(CAPTION), SOFT)
+        y = write(draw, (x, top - 4), cell.title, font(TITLE, bold=True), INK) + 4
+        write(draw, (x, y), cell.caption, font(CAPTION), SOFT)
         return
     write(draw, (left, top), cell.title, font(TITLE, bold=True), INK)
     paste(canvas, drawn(cell.panel, cell.size), (left, top + cell.above))

@@ -19,9 +19,10 @@ from ..inference import Result
 from ..pretext import Control, Panel, PretextTask
 from ..progress import Cancelled, listening
 from ..video import encode_mp4
-from . import links, toasts
+from . import links, take_home, toasts
 from .company_input import CompanyInput
 from .story import CLICKS, about, progress_html, story
+from .take_buttons import KEEP
 
 QUICK = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
 LONG = {**QUICK, "queue": True, "concurrency_id": "model"}  # tells how far it is and can be cancelled, which needs the queue
@@ -59,7 +60,7 @@ class TaskTab:
         defaults = [0, self.network.value, *(c.default for c in task.controls), *[[] for _ in self.company],
                     *[{} for _ in self.own]]
         opening = self.answer(first, *defaults) if first else ""
-        self.story = gr.HTML(opening, js_on_load=CLICKS, elem_id=f"{self.name}-story", elem_classes="story-box")
+        self.story = gr.HTML(opening, js_on_load=CLICKS + KEEP, elem_id=f"{self.name}-story", elem_classes="story-box")
         with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper, and the code", open=False):
             with gr.Row(elem_classes="lesson"):
                 gr.Markdown(lesson(task), latex_delimiters=FORMULAS)
@@ -190,6 +191,7 @@ class TaskTab:
 
             gr.on(changes, self.answer, everything, self.story, **QUICK)
             self.story.select(clicked, everything, [self.story, *knobs], **QUICK)
+        take_home.listen(self, photo)
         pictures = gr.Gallery(visible=False, format="png", label="panels")
         numbers = gr.JSON(visible=False, label="numbers")
         others = [CompanyInput("company", visible=False) for _ in self.company]
