@@ -54,7 +54,8 @@ def figures_html(figures: Iterable[Number]) -> str:
 def about(card: Card, weights: dict) -> str:
     """The idea in one sentence, the paper, and the measured score beside chance and an untrained network."""
     paper = f'<a href="{card.link}" target="_blank" rel="noopener">{html.escape(card.paper)}</a>'
-    return (f'<div class="about"><div><p class="idea">{html.escape(card.idea)}</p>'
+    return (f'<div class="about"><div><h2 class="unseen">{html.escape(card.title)}</h2>'
+            f'<p class="idea">{html.escape(card.idea)}</p>'
             f'<p class="paper">{html.escape(card.authors)}, {card.year}: {paper}</p></div>{score_html(card, weights)}</div>')
 
 

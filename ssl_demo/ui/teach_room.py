@@ -25,7 +25,8 @@ from .teach_story import teach_story
 CHANGE = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "teach", "concurrency_limit": 4,
           "trigger_mode": "multiple"}
 HEADING = '<h3><span>1</span>Your classes</h3>'
-LEAD = "<p class='idea'>Show a few pictures of two to five things: which encoder, taught no label, tells them apart?</p>"
+LEAD = ("<h2 class='unseen'>Teach it</h2><p class='idea'>Show a few pictures of two to five things: which encoder, taught no "
+        "label, tells them apart?</p>")
 KEPT = (f"<p class='note'>At most {MOST_PICTURES} pictures a class. The central square of each is kept small, in memory only, "
         f"and gone within {leaving.TOLD} of your leaving.</p>")
 
