@@ -11,7 +11,7 @@ except ImportError:
     spaces = None
 
 from ssl_demo import inference  # noqa: E402
-from ssl_demo.ui import page  # noqa: E402
+from ssl_demo.ui import leaving, page  # noqa: E402
 
 inference.limit_threads()
 run = page.run
@@ -26,7 +26,7 @@ if spaces is not None and os.environ.get("SPACES_ZERO_GPU"):
 
 demo = page.build(run).queue(max_size=64)
 LAUNCH = {"theme": page.THEME, "css_paths": page.CSS, "max_file_size": "256mb", "run_history": False,
-          "footer_links": ["api"], "enable_monitoring": False}
+          "footer_links": ["api"], "enable_monitoring": False, "app_kwargs": leaving.SERVED}
 
 if __name__ == "__main__":
     demo.launch(**LAUNCH)

@@ -1,5 +1,6 @@
 """Panels as pictures to keep: what the command line writes and the API returns. The page draws its own, see `ui/panels.py`."""
 
+import io
 import math
 import os
 from collections.abc import Sequence
@@ -38,19 +39,23 @@ def pick(panels: Sequence[Panel], stage: str, named: Sequence[str]) -> Panel:
     return next((panel for panel in of_stage if panel.name in named), of_stage[0])
 
 
-def bar_picture(bars: tuple[Bar, ...], width: int = 384) -> np.ndarray:
-    """Bars as a picture, (48 * bars + 16, width, 3): the answer filled in blue, the truth outlined and ticked."""
-    canvas = Image.new("RGB", (width, 48 * len(bars) + 16), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(18)
+def bar_picture(bars: tuple[Bar, ...], width: int = 384, row: int = 48, letters=ImageFont.load_default) -> np.ndarray:
+    """Bars as a picture, (row * bars + 16, width, 3): the answer filled in blue, the truth outlined and ticked.
+
+    letters: the font of a size in pixels.
+    """
+    canvas = Image.new("RGB", (width, row * len(bars) + 16), "white")
+    draw, font, thick = ImageDraw.Draw(canvas), letters(min(18 + (row > 48) * 4, row - 6)), min(32, row - 8)
     labels = [f"{bar.label}{' (true)' if bar.true else ''}" for bar in bars]
-    left = max(116, 24 + round(max(draw.textlength(label, font) for label in labels)))
-    for row, (bar, label) in enumerate(zip(bars, labels)):
-        top, room = 8 + 48 * row, max(40, width - left - 84)
-        draw.text((12, top + 24), label, fill="#222", font=font, anchor="lm")
-        draw.rectangle((left, top + 8, left + room, top + 40), fill="#eeeeee", outline="#222222" if bar.true else None, width=2)
+    left = max(round(0.3 * width), 24 + round(max(draw.textlength(label, font) for label in labels)))
+    for number, (bar, label) in enumerate(zip(bars, labels)):
+        middle, room = 8 + row * number + row // 2, max(40, width - left - 84)
+        top = middle - thick // 2
+        draw.text((12, middle), label, fill="#222", font=font, anchor="lm")
+        draw.rectangle((left, top, left + room, top + thick), fill="#eeeeee", outline="#222222" if bar.true else None, width=2)
         color = "#2f6fb7" if bar.chosen else "#9db4cc"
-        draw.rectangle((left + 2, top + 10, left + 2 + round((room - 4) * bar.value), top + 38), fill=color)
-        draw.text((width - 8, top + 24), f"{bar.value:.1%}", fill="#222", font=font, anchor="rm")
+        draw.rectangle((left + 2, top + 2, left + 2 + round((room - 4) * bar.value), top + thick - 2), fill=color)
+        draw.text((width - 8, middle), f"{bar.value:.1%}", fill="#222", font=font, anchor="rm")
     return np.asarray(canvas)
 
 
@@ -107,45 +112,64 @@ def place(value: float, low: float, high: float, log: bool = False) -> float:
     return (value - low) / ((high - low) or 1.0)
 
 
-def chart_picture(chart: Chart, width: int = 768) -> np.ndarray:
-    """The curves of a chart with their axes, (3/4 width, width, 3)."""
-    height, font = width * 3 // 4, ImageFont.load_default(width // 40)
+def chart_picture(chart: Chart, width: int = 768, height: int | None = None, letters=ImageFont.load_default) -> np.ndarray:
+    """The curves of a chart with their axes, (height, width, 3), by default three quarters as high as wide.
+
+    letters: the font of a size in pixels. Small charts have letters no smaller than 17 pixels.
+    """
+    height, size = height or width * 3 // 4, max(width // 40, 17)
+    font, line_height = letters(size), round(1.25 * size)
     canvas = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(canvas)
-    left, top, right, bottom = width // 9, height // 9, width - width // 20, height - height // 6
     (low, high), (first, last) = limits(chart), (chart.x[0], chart.x[-1])
+    up, along = ticks(low, high), ticks(first, last, chart.log_x, max(2, min(5, width // (4 * size))))
+    names = [line.label for line in chart.lines] if len(chart.lines) > 1 else []
+    left = max(width // 9, 16 + round(max(font.getlength(f"{y:g}") for y in up)))
+    top, right = 10 + line_height * (1 + len(names)), width - max(width // 20, size)
+    bottom = height - round(2.3 * line_height) - 6
 
     def at(x: float, y: float) -> tuple[float, float]:
         return (left + place(x, first, last, chart.log_x) * (right - left), bottom - place(y, low, high) * (bottom - top))
 
-    for y in ticks(low, high):
+    for y in up:
         draw.line((*at(first, y), *at(last, y)), fill=GRID, width=1)
         draw.text((left - 8, at(first, y)[1]), f"{y:g}", fill=SOFT, font=font, anchor="rm")
-    for x in ticks(first, last, chart.log_x):
-        draw.text((at(x, low)[0], bottom + 6), f"{x:g}", fill=SOFT, font=font, anchor="ma")
+    for x in along:
+        half = font.getlength(f"{x:g}") / 2  # the last one would be cut off
+        draw.text((min(at(x, low)[0], width - 4 - half), bottom + 6), f"{x:g}", fill=SOFT, font=font, anchor="ma")
     draw.text(((left + right) / 2, height - 6), chart.x_label, fill=INK, font=font, anchor="mb")
     draw.text((8, 6), chart.y_label, fill=INK, font=font, anchor="la")
     if chart.level:
         name, y = chart.level
         draw.line((*at(first, y), *at(last, y)), fill=SOFT, width=2)
-        draw.text((right, at(last, y)[1] - 2), name, fill=SOFT, font=font, anchor="rb")
+        above = at(last, y)[1] - line_height >= top - 2  # else it would run into the names of the lines
+        near = [min((abs(line.y[end] - y) for line in chart.lines if math.isfinite(line.y[end])), default=0) for end in (0, -1)]
+        spot, side = (left + 4, "l") if near[0] > near[1] else (right, "r")  # where the curves are far
+        draw.text((spot, at(last, y)[1] + (-2 if above else 4)), name, fill=SOFT, font=font, anchor=side + "ba"[not above])
     if chart.now is not None:
         draw.line((*at(chart.now, low), *at(chart.now, high)), fill=INK, width=1)
     for number, (line, color) in enumerate(zip(chart.lines, COLORS)):
         points = [at(x, y) for x, y in zip(chart.x, line.y) if math.isfinite(y)]
-        draw.line(points, fill=color, width=width // 190)
-        if len(chart.lines) > 1:
-            draw.text((right, 6 + number * width // 32), line.label, fill=color, font=font, anchor="ra")
+        draw.line(points, fill=color, width=max(3, width // 190))
+        if names:
+            draw.text((right, 6 + (number + 1) * line_height), line.label, fill=color, font=font, anchor="ra")
     return np.asarray(canvas)
+
+
+def panel_file(panel: Panel) -> tuple[str, bytes]:
+    """A panel as a file: "png" and a picture without loss, or "mp4" and a clip."""
+    if panel.video is not None:
+        return "mp4", encode_mp4(panel.video, panel.fps)
+    stream = io.BytesIO()
+    Image.fromarray(panel_picture(panel)).save(stream, "PNG")
+    return "png", stream.getvalue()
 
 
 def save_panel(path: Path, panel: Panel) -> Path:
     """Writes a panel under a temporary name first, a picture as PNG, without loss, a video as MP4; `path` with its ending."""
-    path = path.with_name(f"{path.name}.{'png' if panel.video is None else 'mp4'}")
+    ending, data = panel_file(panel)
+    path = path.with_name(f"{path.name}.{ending}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    if panel.video is None:
-        Image.fromarray(panel_picture(panel)).save(temporary, "PNG")
-    else:
-        temporary.write_bytes(encode_mp4(panel.video, panel.fps))
+    temporary.write_bytes(data)
     os.replace(temporary, path)
     return path

@@ -177,6 +177,14 @@ def url(tmp_path_factory):
     patch.undo()
 
 
+@pytest.fixture
+def app(url):
+    """The app that is served."""
+    import app
+
+    return app.demo.app
+
+
 @pytest.fixture(scope="session")
 def files(tmp_path_factory):
     """Files a visitor may bring: good photos, and things that are none."""

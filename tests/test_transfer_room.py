@@ -133,7 +133,7 @@ def test_a_photo_is_seen_once_and_asked_about_often(room, monkeypatch):
     again, same, _ = room.answer(photo, OTHER, 3, 6, "t-SNE", 1, seen)
     assert len(looked) == 1 and same is seen and story != again and json.loads(asked)[:-1] == ["pixels", 3, 2, "PCA", 0]
     assert room.answer(Image.new("RGB", (9, 9)), "pixels", 3, 2, "PCA", 0, seen)[1] is not seen and len(looked) == 2
-    assert story.count("<section") == 4 and 'aria-pressed="true"' in story and "gas pump" in story and "tench (fish)" in story
+    assert story.count("<section") == 4 and 'aria-checked="true"' in story and "gas pump" in story and "tench (fish)" in story
     assert "6 labels" in story and "18 photos" in story and "36 photos" in story and "chance, 33%" in story
 
 

@@ -47,16 +47,17 @@ class OverviewRoom:
                seen: tuple) -> Iterator[list]:
         """The cards one after the other, each as soon as it is known; no further once the same visit asks about another photo."""
         asked = self.asked[request.session_hash] = (photo, moving, tuple(company or ()))
-        yield [gr.skip() for _ in self.shown]  # an answer that yields nothing would empty the cards
-        if seen == asked:
-            return
-        for name in self.order:
-            card = self.tell(name, photo, moving, company)[0]
-            if self.asked.get(request.session_hash) is not asked:
-                return
-            is_last = name == self.order[-1]
-            yield [asked if is_last else gr.skip(), *(card if other == name else gr.skip() for other in self.cards)]
-        self.asked.pop(request.session_hash, None)
+        try:
+            yield [gr.skip() for _ in self.shown]  # an answer that yields nothing would empty the cards
+            for name in self.order if seen != asked else ():
+                card = self.tell(name, photo, moving, company)[0]
+                if self.asked.get(request.session_hash) is not asked:
+                    return
+                is_last = name == self.order[-1]
+                yield [asked if is_last else gr.skip(), *(card if other == name else gr.skip() for other in self.cards)]
+        finally:  # whoever leaves in between leaves nothing here
+            if self.asked.get(request.session_hash) is asked:
+                self.asked.pop(request.session_hash)
 
     def tell(self, name: str, photo: Image.Image, moving, company: Sequence[Image.Image]) -> tuple[str, float]:
         """One card, and how many milliseconds the answer took. Bad luck of one method is no bad luck of the others."""

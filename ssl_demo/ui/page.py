@@ -21,7 +21,7 @@ from ..examples import EXAMPLES
 from ..images import square
 from ..pretext import all_tasks
 from ..video import LIMITS, Clip
-from . import guess_first, links, toasts
+from . import guess_first, leaving, links, toasts
 from .clip_input import ClipInput
 from .company_input import CompanyInput, company_html
 from .lab_room import TrainingLab
@@ -54,7 +54,7 @@ def build(run=run) -> gr.Blocks:
     tasks = all_tasks()
     first = EXAMPLES[0].image
     opening = max(tasks, key=lambda name: tasks[name].card.year)  # the newest method greets
-    with gr.Blocks(title="Self-supervised learning, seen", analytics_enabled=False, delete_cache=(300, 3000),
+    with gr.Blocks(title="Self-supervised learning, seen", analytics_enabled=False, delete_cache=(3600, 86400),
                    fill_width=True) as demo:
         gr.HTML("<header><h1>Learning without labels</h1>"
                 "<p>Hide something in a photo, predict it back, keep the encoder.</p></header>")
@@ -81,8 +81,9 @@ def build(run=run) -> gr.Blocks:
                         alone = gr.Button("Clear", size="sm", elem_id="company-clear", min_width=70)
                     company = gr.State([])
                 examples = gr.HTML(thumbnails(), elem_id="examples", js_on_load=PICK)
-                gr.HTML("<p class='note'>What you bring stays in this visit: it is kept in memory, never stored for longer than "
-                        "an hour, and never used for training.</p>")
+                gr.HTML("<p class='note'>What you bring stays in this visit and is deleted within "
+                        f"{leaving.TOLD} of your leaving. Nothing learns "
+                        "from it but a training that you start.</p>")
             with (gr.Column(scale=1, min_width=320),
                   gr.Tabs(elem_id="rooms", selected=OverviewRoom.name, overflow_behavior="wrap") as doors):
                 tabs, rooms, opened = {}, {}, {}

@@ -22,9 +22,11 @@ BRUSH_TOOLS = ('<div class="brush"><label>Brush <input type="range" class="brush
                '<button type="button" class="brush-clear">Clear</button></div>')
 
 
-def panel_html(panel: Panel) -> str:
-    """One panel with title and caption. One that can be clicked or painted on says what that does, and carries its name for the
-    page's script."""
+def panel_html(panel: Panel, more: str = "") -> str:
+    """One panel with title and caption, and `more` HTML at its end.
+
+    One that can be clicked or painted on says what that does, and carries its name for the page's script.
+    """
     title, caption = html.escape(panel.title), html.escape(panel.caption)
     if panel.video is not None:
         height, width = panel.video.shape[1:3]
@@ -47,7 +49,8 @@ def panel_html(panel: Panel) -> str:
             body = f'<div class="canvas">{body}</div>' + BRUSH_TOOLS
     if hint := panel.click or panel.brush:
         caption += f' <em class="hint">{html.escape(hint)}</em>'
-    return f'<figure class="panel" data-panel="{panel.name}"><h4>{title}</h4>{body}<figcaption>{caption}</figcaption></figure>'
+    return (f'<figure class="panel" data-panel="{panel.name}"><h4>{title}</h4>{body}<figcaption>{caption}</figcaption>{more}'
+            "</figure>")
 
 
 def bars_html(bars: Iterable[Bar]) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ssl_demo.images import limit, load_photo
 
-from . import toasts
+from . import leaving, toasts
 
 _OURS = f"photo-{secrets.token_hex(8)}.png"  # no file of a visitor is called that
 
@@ -59,9 +59,11 @@ class PhotoInput(gr.Image):
         """Where the picture lies on this computer; a data URL, which gr.Image prefers as well, is written to its cache."""
         if payload.url and payload.url.startswith("data:"):
             try:
-                return save_base64_to_cache(payload.url, cache_dir=self.GRADIO_CACHE)
+                path = save_base64_to_cache(payload.url, cache_dir=self.GRADIO_CACHE)
             except ValueError:  # not base64
                 raise ValueError("The picture arrived damaged; please upload it again.") from None
+            leaving.brought(path)
+            return path
         if payload.path is None:
             raise ValueError("No picture arrived; please upload it again.")
         return uploaded(payload.path, self.GRADIO_CACHE, "picture")
@@ -75,4 +77,6 @@ def uploaded(path: str, cache: str, kind: str) -> str:
     is_served = app is not None and app.has_launched
     if is_served and not (is_in_or_equal(path, cache) or is_static_file(path)):
         raise ValueError(f"Only uploaded {kind}s can be used; please upload it first.")
+    if is_served:
+        leaving.brought(path)  # it stays for as long as the visit does
     return path

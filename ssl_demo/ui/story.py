@@ -8,6 +8,7 @@ from ..inference import Result
 from ..pretext import Card, Number
 from ..progress import steps
 from .panels import panel_html
+from .take_buttons import button_html, menu_html
 
 STEPS = {
     "photo": "Photo",
@@ -24,7 +25,7 @@ def story(result: Result, card: Card, link: str = "", calls: Mapping[str, str] =
     """
     columns, drawn = [], {stage: "" for stage in STEPS}
     for panel in steps(result.panels, "panels drawn"):  # clips take a while to encode
-        drawn[panel.stage] += panel_html(panel)
+        drawn[panel.stage] += panel_html(panel, button_html(panel) if link else "")
     for number, (stage, heading) in enumerate(STEPS.items(), start=1):
         heading = "Clip" if stage == "photo" and card.input == "video" else heading
         columns.append(f'<section class="step step-{stage}"><h3><span>{number}</span>{heading}</h3>{drawn[stage]}</section>')
@@ -39,7 +40,7 @@ def link_html(link: str, calls: Mapping[str, str]) -> str:
         return ""
     note = "" if "photo=" in link else "Without your photo, which never enters a link."
     typed = "".join(f"<dt>{html.escape(place)}</dt><dd><code>{html.escape(call)}</code></dd>" for place, call in calls.items())
-    return (f'<div class="link"><button type="button" class="copy-link">Copy link</button> {note}'
+    return (f'<div class="link"><button type="button" class="copy-link">Copy link</button>{menu_html()} {note}'
             f"<details><summary>Run it elsewhere</summary><dl>{typed}</dl></details></div>")
 
 
@@ -53,7 +54,8 @@ def figures_html(figures: Iterable[Number]) -> str:
 def about(card: Card, weights: dict) -> str:
     """The idea in one sentence, the paper, and the measured score beside chance and an untrained network."""
     paper = f'<a href="{card.link}" target="_blank" rel="noopener">{html.escape(card.paper)}</a>'
-    return (f'<div class="about"><div><p class="idea">{html.escape(card.idea)}</p>'
+    return (f'<div class="about"><div><h2 class="unseen">{html.escape(card.title)}</h2>'
+            f'<p class="idea">{html.escape(card.idea)}</p>'
             f'<p class="paper">{html.escape(card.authors)}, {card.year}: {paper}</p></div>{score_html(card, weights)}</div>')
 
 

@@ -21,10 +21,11 @@ from ..pretext import Control, Panel, PretextTask
 from ..progress import Cancelled, listening
 from ..video import encode_mp4
 from ..walk import read
-from . import guess_first, links, toasts
+from . import guess_first, links, take_home, toasts
 from .company_input import CompanyInput
 from .how_it_learned import HowItLearned
 from .story import CLICKS, about, progress_html, story
+from .take_buttons import KEEP
 from .walk_strip import FORMULAS, WalkStrip
 
 QUICK = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
@@ -64,7 +65,7 @@ class TaskTab:
         defaults = [0, self.network.value, *(c.default for c in task.controls), *[[] for _ in self.company],
                     *[{} for _ in self.own], *[guess_first.Guesses() for _ in self.guesses]]
         opening = self.answer(first, *defaults) if first else ""
-        scripts = CLICKS + guess_first.PRESSED * len(self.guesses)
+        scripts = CLICKS + KEEP + guess_first.PRESSED * len(self.guesses)
         self.story = gr.HTML(opening, js_on_load=scripts, elem_id=f"{self.name}-story", elem_classes="story-box")
         HowItLearned(self.name)
         with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper, and the code", open=False):
@@ -204,6 +205,7 @@ class TaskTab:
             gr.on(told, clicked, everything, [self.story, *knobs], **QUICK)
         if self.guesses:
             guess_first.listen(self, photo, *self.guesses)
+        take_home.listen(self, photo)
         pictures = gr.Gallery(visible=False, format="png", label="panels")
         numbers = gr.JSON(visible=False, label="numbers")
         others = [CompanyInput("company", visible=False) for _ in self.company]

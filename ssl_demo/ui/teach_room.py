@@ -13,10 +13,10 @@ from PIL import Image
 from .. import own_networks, teach
 from ..images import square
 from ..teach import LEAST, MOST_CLASSES, MOST_PICTURES, Group, Lesson
-from . import toasts
+from . import leaving, toasts
 from .company_input import CompanyInput, files
 from .panels import data_url
-from .photo_input import PhotoInput
+from .photo_input import PhotoInput, uploaded
 from .story import progress_html
 from .task_tab import PATIENCE
 from .teach_story import teach_story
@@ -25,9 +25,10 @@ from .teach_story import teach_story
 CHANGE = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "teach", "concurrency_limit": 4,
           "trigger_mode": "multiple"}
 HEADING = '<h3><span>1</span>Your classes</h3>'
-LEAD = "<p class='idea'>Show a few pictures of two to five things: which encoder, taught no label, tells them apart?</p>"
+LEAD = ("<h2 class='unseen'>Teach it</h2><p class='idea'>Show a few pictures of two to five things: which encoder, taught no "
+        "label, tells them apart?</p>")
 KEPT = (f"<p class='note'>At most {MOST_PICTURES} pictures a class. The central square of each is kept small, in memory only, "
-        "and gone within an hour of your leaving.</p>")
+        f"and gone within {leaving.TOLD} of your leaving.</p>")
 
 
 class TeachRoom:
@@ -117,6 +118,7 @@ class TeachRoom:
         joins them.
         """
         changes = [change for place in range(MOST_CLASSES) for change in self.listen_to(place)]
+        self.camera.input(self.noted, self.camera, None, preprocess=False, **CHANGE)
         for shot in self.shots:
             shot.click(None, None, None, js=LIVE_AGAIN, api_visibility="private")
         everything = [*self.cards, *self.names, *self.shelves, *self.shots, self.more]
@@ -169,6 +171,11 @@ class TeachRoom:
         except ValueError as error:
             toasts.warn(error)
         return shelf_html(lesson.groups[place])
+
+    def noted(self, payload) -> None:
+        """A camera's picture that waits for its class is of this visit."""
+        if payload and payload.get("path"):
+            uploaded(payload["path"], self.camera.GRADIO_CACHE, "picture")
 
     def rename(self, place: int, lesson: Lesson, name: str) -> tuple:
         """Another name; one that is taken is refused, and the one before comes back."""

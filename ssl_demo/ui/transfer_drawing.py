@@ -115,7 +115,8 @@ def accuracy_html(scores: Sequence[Score], chosen: str, photos: int, classes: in
                    for score in scores)
     chance = f"--chance:{1 / classes:.1%}"
     return (f'<h4>{readable_encoder(chosen)}</h4><ul class="rates both" style="{chance}">{both}</ul>'
-            f'<h4>Every encoder, by its neighbours</h4><ul class="rates all" style="{chance}">{rows}</ul>'
+            f'<h4>Every encoder, by its neighbours</h4><ul class="rates all" role="radiogroup" '
+            f'aria-label="Encoders by their accuracy" style="{chance}">{rows}</ul>'
             f'<p class="soft">{html.escape(says)}</p>')
 
 
@@ -129,7 +130,8 @@ def votes_html(votes: Mapping[str, np.ndarray], order: Sequence[str], chosen: st
         rows.append(f'<li class="{"chosen" if name == chosen else ""}" {_choice(name, name == chosen)}>{_name(name)}'
                     f"{_class(kind, classes)}{_track(votes[name][kind])}<b>{votes[name][kind]:.0%}</b></li>")
     return (f'<h4>{readable_encoder(chosen)}</h4><ul class="rates both">{best}</ul>'
-            f'<h4>By every encoder</h4><ul class="rates four">{"".join(rows)}</ul><p class="soft">{html.escape(says)}</p>')
+            f'<h4>By every encoder</h4><ul class="rates four" role="radiogroup" '
+            f'aria-label="Encoders by their vote">{"".join(rows)}</ul><p class="soft">{html.escape(says)}</p>')
 
 
 def _name(encoder: str) -> str:
@@ -143,7 +145,7 @@ def _class(kind: int, classes: Sequence[str]) -> str:
 
 def _choice(encoder: str, is_chosen: bool) -> str:
     """What makes a row a button that chooses its encoder."""
-    return f'data-encoder="{html.escape(encoder)}" role="button" tabindex="0" aria-pressed="{str(is_chosen).lower()}"'
+    return f'data-encoder="{html.escape(encoder)}" role="radio" tabindex="0" aria-checked="{str(is_chosen).lower()}"'
 
 
 def _track(value: float, half: float = 0.0) -> str:

@@ -1,0 +1,94 @@
+"""Nothing that a visitor brought outlives the visit."""
+
+import gc
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from PIL import Image
+from test_page import chromium, upload  # noqa: F401
+
+from ssl_demo.ui import leaving
+
+SIZE = (413, 307)  # of no other picture here
+
+
+@pytest.fixture
+def quickly(monkeypatch):
+    monkeypatch.setattr(leaving, "AWAY", 6.0)
+    monkeypatch.setattr(leaving, "EVERY", 0.5)
+
+
+@pytest.fixture
+def file(tmp_path):
+    pixels = np.random.default_rng(7).integers(0, 255, (*SIZE[::-1], 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "mine.png")
+    return tmp_path / "mine.png"
+
+
+def held(app):
+    """How many pictures of that size this process holds, and the files of it in the upload folder."""
+    gc.collect()
+    pictures = [one for one in gc.get_objects() if isinstance(one, Image.Image) and one.size == SIZE]
+    return len(pictures), [path for path in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*.png") if size_of(path) == SIZE]
+
+
+def size_of(path):
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError:
+        return None
+
+
+def until(true, seconds=40):
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.3)
+    return true()
+
+
+def test_a_photo_is_there_for_the_visit_and_gone_after_it(chromium, url, file, quickly, app):  # noqa: F811
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    page.goto(url)
+    page.wait_for_selector(".method img")
+    visits = {visit for visit, count in leaving.guests.here.items() if count}
+    upload(page, file)
+    assert until(lambda: all(held(app)))
+    time.sleep(7)
+    pictures, files = held(app)
+    assert pictures and files, "an open page keeps what was brought"
+    page.close()
+    assert until(lambda: held(app) == (0, [])), held(app)
+    assert not visits & set(app.state_holder.session_data)
+
+
+def test_programs_leave_nothing_either(url, file, quickly, app):
+    client = Client(url, verbose=False)
+    client.predict(file=handle_file(str(file)), api_name="/rotation")
+    client.close()
+    assert until(lambda: held(app) == (0, [])), held(app)
+
+
+def test_who_comes_back_soon_finds_everything(monkeypatch):
+    guests, clock = leaving.Guests(), [1000.0]
+    monkeypatch.setattr(leaving, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    assert not guests.is_here("a")
+    guests.here["a"] += 1
+    clock[0] += 5000
+    assert guests.is_here("a"), "however long a page is open"
+    guests.here["a"] -= 1
+    guests.left["a"] = clock[0]
+    clock[0] += leaving.AWAY - 1
+    assert guests.is_here("a") and not guests.is_here("b")
+    clock[0] += 2
+    assert not guests.is_here("a")
+
+
+def test_the_page_says_no_less_than_the_truth():
+    minutes = {"two": 2}[leaving.TOLD.split()[0]]
+    assert leaving.AWAY + leaving.EVERY < 60 * minutes
