@@ -82,6 +82,7 @@ def tab(monkeypatch):
     monkeypatch.setattr(task_tab, "PATIENCE", 0.2)
     with gr.Blocks():
         made = task_tab.TaskTab(TASK, run)
+    made.walk.walk = None  # its run holds none of the numbers that a walk tells
     return made
 
 
