@@ -1,11 +1,12 @@
 """What is on a tab as the query of an address, and back: the task, the example by its name, the seed, the network, the controls.
+Or `?room=NAME`, and the example.
 
 Only what differs from the tab's beginning is written, so that links are short. An uploaded photo never enters one.
 """
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,18 +15,20 @@ from ..examples import EXAMPLES, name_of
 from ..inference import parse_seed
 from ..pretext import PretextTask, all_tasks, parse_controls
 
-FIXED = ("task", "photo", "seed", "network")  # what is no control
+FIXED = ("task", "room", "photo", "seed", "network")  # what is no control
+ROOMS = {"overview": "Overview", "transfer": "Transfer", "teach": "Teach it", "lab": "Training lab"}
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a link leads to; `controls` are those it names, parsed."""
+    """What a link leads to: a task, or a room; `controls` are those of a task that it names, parsed."""
 
     task: str
     photo: str
-    seed: int
-    network: str  # "untrained", or nothing
-    controls: dict[str, Any]
+    seed: int = 0
+    network: str = ""  # "untrained", or nothing
+    controls: dict[str, Any] = field(default_factory=dict)
+    room: str = ""
 
 
 def changed(task: type[PretextTask], controls: dict[str, Any]) -> dict[str, Any]:
@@ -57,18 +60,23 @@ def calls(task: type[PretextTask], seed: int | None, network: str | None, contro
 
 
 def read(parameters: Mapping[str, str]) -> Place | None:
-    """Where the parameters of an address lead; None where they name no task. What belongs to somebody else is left alone.
+    """Where the parameters of an address lead; None where they name no task and no room. What belongs to somebody else is left
+    alone.
 
-    Raises ValueError with one sentence for a task, a photo or a value that is not there.
+    Raises ValueError with one sentence for a task, a room, a photo or a value that is not there.
     """
-    name = parameters.get("task")
-    if not name:
+    name, room, photo = (parameters.get(key, "") for key in ("task", "room", "photo"))
+    if not name and not room:
         return None
-    if name not in all_tasks():
+    if name and name not in all_tasks():
         raise ValueError(f"This link leads to “{name}”, which is none of the methods here.")
-    task, photo = all_tasks()[name], parameters.get("photo", "")
+    if not name and room not in ROOMS:
+        raise ValueError(f"This link leads to “{room}”, which is none of the rooms here.")
     if photo and photo not in [example.name for example in EXAMPLES]:
         raise ValueError(f"This link names the photo “{photo}”, which is none of the examples.")
+    if not name:
+        return Place("", photo, room=room)
+    task = all_tasks()[name]
     known = {control.name for control in task.controls}
     named = {key: value for key, value in parameters.items() if key in known and key not in FIXED}
     values = parse_controls(task, named)

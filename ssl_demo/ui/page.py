@@ -21,7 +21,8 @@ from ..examples import EXAMPLES
 from ..images import square
 from ..pretext import all_tasks
 from ..video import LIMITS, Clip
-from . import guess_first, leaving, links, toasts
+from . import guess_first, leaving, toasts
+from .address import Address
 from .clip_input import ClipInput
 from .company_input import CompanyInput, company_html
 from .lab_room import TrainingLab
@@ -56,8 +57,7 @@ def build(run=run) -> gr.Blocks:
     opening = max(tasks, key=lambda name: tasks[name].card.year)  # the newest method greets
     with gr.Blocks(title="Self-supervised learning, seen", analytics_enabled=False, delete_cache=(3600, 86400),
                    fill_width=True) as demo:
-        gr.HTML("<header><h1>Learning without labels</h1>"
-                "<p>Hide something in a photo, predict it back, keep the encoder.</p></header>")
+        address = Address()
         photo = gr.State(first)
         moving = gr.State(first)  # what tasks on clips take: the clip a person brought, else a camera's move over the photo
         own = gr.State({})  # the visit's own networks: by task, files of weights by the names that a person gave
@@ -84,6 +84,7 @@ def build(run=run) -> gr.Blocks:
                 gr.HTML("<p class='note'>What you bring stays in this visit and is deleted within "
                         f"{leaving.TOLD} of your leaving. Nothing learns "
                         "from it but a training that you start.</p>")
+                address.dialog()
             with (gr.Column(scale=1, min_width=320),
                   gr.Tabs(elem_id="rooms", selected=OverviewRoom.name, overflow_behavior="wrap") as doors):
                 tabs, rooms, opened = {}, {}, {}
@@ -119,7 +120,7 @@ def build(run=run) -> gr.Blocks:
 
         def tell(values: dict, picture: Image.Image) -> dict:
             """What a new photo changes."""
-            changes = {upload: picture, photo: picture}
+            changes = {upload: picture, photo: picture, **address.of(picture)}
             if not isinstance(values[moving], Clip):
                 changes[moving] = picture
             return changes | answer(values, picture)
@@ -137,7 +138,7 @@ def build(run=run) -> gr.Blocks:
 
         # Not preprocessed: a file that cannot be read must reach `take`, which knows the photo to go back to. And every one of
         # several in quick succession is taken: by default a photo that comes while another is on its way would be dropped.
-        news = [upload, photo, moving, *stories]
+        news = [upload, photo, moving, address.photo, *stories]
         taken = upload.input(take, {upload, *everything}, news, preprocess=False, **NEWS)
 
         def pick(values: dict, event: gr.EventData) -> dict:
@@ -177,7 +178,7 @@ def build(run=run) -> gr.Blocks:
         back = opened[METHODS].select(None, None, current, js=f"() => window.openMethod || '{opening}'", api_visibility="private")
         back.then(lambda values: answer(values, values[photo]), everything, stories, **QUICK)
         for name, room in rooms.items():
-            opened[name].select(None, None, current, js=f"() => '{name}'", api_visibility="private")
+            opened[name].select(None, None, current, js=address.opened(name), api_visibility="private")
             opened[name].select(room.answer, [photo, *room.inputs], room.shown, **(SEVERAL if room.is_long else QUICK))
             if room.is_long:
                 for event in (taken, picked, brought):
@@ -193,32 +194,7 @@ def build(run=run) -> gr.Blocks:
             for event in (taken, picked, brought, back):
                 tab.follow(event, current, moving)
 
-        def follow_link(request: gr.Request) -> dict:
-            """What stands in the address, on the page. A link that leads nowhere is named, and the page opens as ever."""
-            try:
-                place = links.read(request.query_params)
-            except ValueError as error:
-                toasts.warn(error)
-                place = None
-            if place is None:
-                return {current: gr.skip()}
-            tab, name = tabs[place.task], place.photo or EXAMPLES[0].name
-            picture = next(example.image for example in EXAMPLES if example.name == name)
-            network = place.network or tab.network.value
-            controls = {tab.controls[name]: value for name, value in place.controls.items()}
-            changes = {doors: gr.Tabs(selected=METHODS), bar: gr.Tabs(selected=place.task), current: place.task, photo: picture,
-                       moving: picture, upload: picture, tab.seed: place.seed, tab.network: network, **controls}
-            if not tab.is_long:
-                values = {component: component.value for component in tab.inputs} | changes
-                changes[tab.story] = tab.answer(picture, *(values[component] for component in tab.inputs))
-            return changes
-
-        knobs = [component for tab in tabs.values() for component in (tab.seed, tab.network, *tab.controls.values())]
-        pages = [doors, bar, current, photo, moving, upload, *knobs, *(tab.story for tab in tabs.values())]
-        linked = demo.load(follow_link, None, pages, **NEWS)
-        for tab in tabs.values():
-            if tab.is_long:
-                tab.follow(linked, current, moving)
+        address.listen(demo, doors, bar, METHODS, parts, rooms)
     return demo
 
 

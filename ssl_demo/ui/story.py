@@ -54,7 +54,7 @@ def figures_html(figures: Iterable[Number]) -> str:
 def about(card: Card, weights: dict) -> str:
     """The idea in one sentence, the paper, and the measured score beside chance and an untrained network."""
     paper = f'<a href="{card.link}" target="_blank" rel="noopener">{html.escape(card.paper)}</a>'
-    return (f'<div class="about"><div><h2 class="unseen">{html.escape(card.title)}</h2>'
+    return (f'<div class="about"><div><h2 class="unseen method-title">{html.escape(card.title)}</h2>'
             f'<p class="idea">{html.escape(card.idea)}</p>'
             f'<p class="paper">{html.escape(card.authors)}, {card.year}: {paper}</p></div>{score_html(card, weights)}</div>')
 
@@ -170,7 +170,7 @@ const address = () => {  // of what is on the open tab stands where addresses st
   const link = element.querySelector('.story')?.dataset.link;
   if (!link || !element.offsetParent) return;
   window.openMethod = new URLSearchParams(link).get('task');
-  if (location.search !== link) history.replaceState(null, '', link);
+  window.place.method(link);
 };
 new IntersectionObserver(address).observe(element);
 new MutationObserver(() => {  // a new answer: it shows every stroke that was sent

@@ -68,7 +68,8 @@ class TaskTab:
         scripts = CLICKS + KEEP + guess_first.PRESSED * len(self.guesses)
         self.story = gr.HTML(opening, js_on_load=scripts, elem_id=f"{self.name}-story", elem_classes="story-box")
         HowItLearned(self.name)
-        with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper, and the code", open=False):
+        with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper, and the code", open=False,
+                          elem_classes="lesson-box"):
             with gr.Row(elem_classes="lesson"):
                 gr.Markdown(lesson(task), latex_delimiters=FORMULAS)
                 gr.Markdown(code(task), elem_classes="code")

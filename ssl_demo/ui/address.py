@@ -1,0 +1,143 @@
+"""What an address opens, and what stands in it: a method's state, a room, or a lecture that moves from state to state."""
+
+import html
+import json
+from collections.abc import Iterator
+from urllib.parse import parse_qsl
+
+import gradio as gr
+
+from ..examples import EXAMPLES, name_of
+from . import lectures, links, toasts
+from .lecture_script import SCRIPT
+from .task_tab import QUICK
+
+# Through the queue, which carries toasts; of several moves in quick succession only the last one counts.
+MOVE = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "news", "concurrency_limit": 4,
+        "trigger_mode": "always_last"}
+AGAIN = "#again"  # follows the link of a room that is open already: no tab will be chosen, so it is told to answer
+HEADER = """<header><h1>Learning without labels</h1><p>Hide something in a photo, predict it back, keep the encoder.</p>
+<button type="button" id="large-type" aria-pressed="false" aria-label="Large type" title="For the back row"><span>Aa</span>
+<span>Large type</span></button></header>"""
+NEEDS = "One link a line, as “Copy link” gives it; a title may stand before it."
+PLACEHOLDER = "The cat, half hidden: https://…?task=mae&photo=chelsea&mask_ratio=50"
+
+
+class Address:
+    """The page's head, what it hears of addresses, and the lecture's footer. Made first on the page."""
+
+    def __init__(self):
+        gr.HTML(HEADER)
+        self.lecture = gr.HTML(js_on_load=SCRIPT, elem_id="lecture")
+        self.asked = gr.Textbox(visible="hidden", elem_id="asked")  # the link of the state that a lecture moves to
+        self.photo = gr.Textbox(EXAMPLES[0].name, visible="hidden", elem_id="photo-name")  # the example's that is shown, if any
+        self.photo.change(None, self.photo, None, js="(name) => { window.place?.photo(name); }", api_visibility="private")
+
+    def dialog(self) -> None:
+        """Where a teacher makes a lecture of links, and finds those that the host keeps."""
+        with gr.Accordion("Lecture", open=False, elem_id="lecture-maker"):
+            kept = ", ".join(f'<a href="?lecture={name}">{html.escape(name)}</a>' for name in lectures.names())
+            gr.HTML(f"<p class='note'>Prepared states, and arrow keys between them. {f'Here: {kept}.' if kept else ''}</p>")
+            lines = gr.Textbox(lines=4, max_lines=8, label="Your own", info=NEEDS, placeholder=PLACEHOLDER,
+                               elem_id="lecture-lines")
+            make = gr.Button("Make one link", size="sm", elem_id="lecture-make")
+            made = gr.HTML(elem_id="lecture-made")
+        make.click(made_html, lines, made, **QUICK)
+
+    def opened(self, room: str) -> str:
+        """The script for a room that was opened: tells the name of what is open, and writes it into the address."""
+        return f"() => {{ window.place?.room('{room}'); return '{room}'; }}"
+
+    def listen(self, demo: gr.Blocks, doors: gr.Tabs, bar: gr.Tabs, methods: str, parts: dict, rooms: dict) -> None:
+        """Connects the page: opening an address, and moving in a lecture. `methods`: the id of the room of the methods' tabs."""
+        tabs, current, photo, moving = parts["tabs"], parts["current"], parts["photo"], parts["moving"]
+
+        def lead(place: links.Place) -> dict:
+            """What a place changes on the page. Controls that it does not name go back to where they stood at first."""
+            name = place.photo or EXAMPLES[0].name
+            picture = next(example.image for example in EXAMPLES if example.name == name)
+            changes = {photo: picture, moving: picture, parts["upload"]: picture, self.photo: name}
+            if place.room:
+                return {**changes, doors: gr.Tabs(selected=place.room), current: place.room}
+            tab = tabs[place.task]
+            controls = {component: place.controls.get(name, component.value) for name, component in tab.controls.items()}
+            changes |= {doors: gr.Tabs(selected=methods), bar: gr.Tabs(selected=place.task), current: place.task,
+                        tab.seed: place.seed, tab.network: place.network or tab.network.value, **controls}
+            if not tab.is_long:
+                values = {component: component.value for component in tab.inputs} | changes
+                changes[tab.story] = tab.answer(picture, *(values[component] for component in tab.inputs))
+            return changes
+
+        def follow_address(request: gr.Request) -> dict:
+            """What stands in the address, on the page. What leads nowhere is named, and the page opens as ever."""
+            parameters, footer = dict(request.query_params), {self.lecture: "<i></i>"}
+            try:
+                if "lecture" in parameters:
+                    value = parameters["lecture"]
+                    states = lectures.open_lecture(value)
+                    at = parameters.get("at", "1")
+                    at = min(max(int(at) if at.isascii() and at.isdigit() and len(at) < 9 else 1, 1), len(states)) - 1
+                    footer[self.lecture] = lecture_html(value, states, at)
+                    parameters = dict(parse_qsl(states[at].link[1:], keep_blank_values=True))
+                place = links.read(parameters)
+            except ValueError as error:
+                toasts.warn(error)
+                place = None
+            return {**footer, **(lead(place) if place else {current: gr.skip()})}
+
+        def move(asked: str) -> dict:
+            """The state that a lecture moves to. Its link was checked when the lecture was opened."""
+            query = asked.partition("#")[0].partition("?")[2]
+            try:
+                place = links.read(dict(parse_qsl(query, keep_blank_values=True)))
+            except ValueError as error:
+                toasts.warn(error)
+                place = None
+            return lead(place) if place else {current: gr.skip()}
+
+        def fill(request: gr.Request, values: dict) -> Iterator[dict]:
+            """A room that was open already, on another photo."""
+            room = rooms.get(values[current]) if AGAIN in values[self.asked] else None
+            if room is None:
+                yield {current: gr.skip()}
+                return
+            given = [values[photo], *(values[component] for component in room.inputs)]
+            for answer in room.answer(request, *given) if room.is_long else [room.answer(*given)]:
+                yield dict(zip(room.shown, answer, strict=True))
+
+        knobs = [component for tab in tabs.values() for component in (tab.seed, tab.network, *tab.controls.values())]
+        pages = [self.lecture, self.photo, doors, bar, current, photo, moving, parts["upload"], *knobs,
+                 *(tab.story for tab in tabs.values())]  # fmt: skip
+        opened = demo.load(follow_address, None, pages, **MOVE)
+        moved = self.asked.change(move, self.asked, pages, **MOVE)
+        for tab in tabs.values():
+            if tab.is_long:
+                tab.follow(opened, current, moving)
+                tab.follow(moved, current, moving)
+        moved.then(fill, {self.asked, current, photo, *(one for room in rooms.values() for one in room.inputs)},
+                   [current, *(one for room in rooms.values() for one in room.shown)], **MOVE)
+
+    def of(self, picture) -> dict:
+        """What a new photo changes here: an example's name stands in the address, an own photo never does."""
+        return {self.photo: name_of(picture) or ""}
+
+
+def lecture_html(name: str, states: list[lectures.State], at: int) -> str:
+    """The footer of a lecture that stands at a state, and all its states for the page's script."""
+    told = html.escape(json.dumps([[state.title, state.link] for state in states]))
+    return (f'<nav class="lecture-foot" aria-label="Lecture" data-name="{html.escape(name)}" data-at="{at}" data-states="{told}">'
+            '<button type="button" data-move="-1" aria-label="Previous state">‹</button><span role="status"></span>'
+            '<button type="button" data-move="1" aria-label="Next state">›</button>'
+            '<button type="button" data-move="0" aria-label="Leave the lecture (Esc)" title="Esc">×</button></nav>')
+
+
+def made_html(text: str) -> str:
+    """The one link that pasted lines make, or one sentence about what is wrong with them."""
+    try:
+        states = lectures.pasted(text or "")
+        link = f"?lecture={lectures.pack(states)}"
+    except ValueError as error:
+        return f'<p class="note bad" role="alert">{html.escape(str(error))}</p>'
+    count = "1 state" if len(states) == 1 else f"{len(states)} states"
+    return (f'<p class="note" role="status">{count}, all in this link: <a href="{link}" target="_blank">open</a> '
+            f'<button type="button" class="copy-lecture" data-link="{link}">Copy link</button></p>')

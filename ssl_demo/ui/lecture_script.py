@@ -1,0 +1,123 @@
+"""The script of the page's head: large type, what stands in the address, and a lecture's keys. It runs once, when the page is
+there; other scripts of the page speak to it by `window.place`."""
+
+SCRIPT = r"""
+const root = document.documentElement;
+const parameters = () => new URLSearchParams(location.search);
+let lecture = null, kept = null, isOpen = false, photo = '', room = '', asked = 0;
+
+// Large type lasts for the visit; a lecture has it anyway.
+const type = {
+  get wanted() { try { return localStorage.getItem('type') === 'large'; } catch { return false; } },
+  set wanted(on) { try { localStorage.setItem('type', on ? 'large' : 'usual'); } catch {} },
+  show() {
+    const on = Boolean(lecture) || type.wanted;
+    root.classList.toggle('large-type', on);
+    document.querySelector('#large-type')?.setAttribute('aria-pressed', on);
+    window.dispatchEvent(new Event('resize'));  // charts measure their letters anew
+  },
+};
+if (parameters().has('type')) type.wanted = parameters().get('type') === 'large';
+
+const write = (query) => {
+  if (!lecture && location.search !== query) history.replaceState(null, '', query || location.pathname);
+};
+const roomQuery = () => {
+  const query = new URLSearchParams(room === 'overview' && !photo ? {} : {room, ...(photo ? {photo} : {})});
+  return query.size ? `?${query}` : '';
+};
+window.place = {
+  method(query) { room = ''; write(query); },  // a method's answer has come, with the link to it
+  room(name) { room = name; if (isOpen) write(roomQuery()); },
+  photo(name) { photo = name; if (room && isOpen) write(roomQuery()); },
+};
+
+const draw = () => {
+  const foot = element.querySelector('.lecture-foot');
+  if (!foot || !lecture) return;
+  const [states, at] = [lecture.states, lecture.at];
+  foot.querySelector('[role=status]').textContent = `${at + 1} / ${states.length} · ${states[at][0]}`;
+  foot.querySelector('[data-move="-1"]').disabled = !lecture.at;
+  foot.querySelector('[data-move="1"]').disabled = lecture.at === lecture.states.length - 1;
+};
+const address = (at) => `?${new URLSearchParams({lecture: kept.name, ...(at ? {at: at + 1} : {})})}`;
+const roomOf = (link) => new URLSearchParams(link).get('room');
+const ask = (link, from) => {  // the server's answer changes what differs; nothing is loaded anew
+  const query = new URLSearchParams(link), box = document.querySelector('#asked :is(input, textarea)');
+  if (query.get('task')) window.openMethod = query.get('task');
+  room = query.get('room') || '';
+  box.value = link + (room && roomOf(from) === room ? '#again' : '#') + ++asked;  // never twice the same: each is a change
+  box.dispatchEvent(new Event('input', {bubbles: true}));
+};
+const enter = (at) => {
+  lecture = {...kept, at};
+  root.classList.add('lecture');
+  type.show();
+  draw();
+};
+const move = (at, isNew = true) => {
+  if (at < 0 || at >= lecture.states.length || at === lecture.at) return;
+  const from = lecture.states[lecture.at][1];
+  lecture.at = at;
+  draw();
+  if (isNew) history.pushState(null, '', address(at));
+  ask(lecture.states[at][1], from);
+  window.scrollTo(0, 0);
+};
+const leave = (isNew = true) => {
+  const link = lecture && lecture.states[lecture.at][1];
+  lecture = null;
+  root.classList.remove('lecture');
+  type.show();
+  if (link && isNew) write(link);
+};
+window.addEventListener('popstate', () => {
+  const at = Number(parameters().get('at') || 1) - 1;
+  if (kept && parameters().get('lecture') === kept.name) {
+    if (lecture) move(at, false);
+    else { enter(at); ask(kept.states[at][1], ''); }
+  } else if (lecture) {
+    leave(false);
+    ask(location.search, '');
+  }
+});
+
+// The server says what the address holds: a lecture's states, or that there is none.
+const hear = () => {
+  if (isOpen || !element.querySelector('.lecture-foot, i')) return;
+  isOpen = true;
+  const foot = element.querySelector('.lecture-foot');
+  if (!foot) return leave(false);
+  kept = {name: foot.dataset.name, states: JSON.parse(foot.dataset.states)};
+  room = roomOf(kept.states[Number(foot.dataset.at)][1]) || '';
+  enter(Number(foot.dataset.at));
+};
+new MutationObserver(hear).observe(element, {childList: true, subtree: true});
+if (parameters().has('lecture')) { lecture = {at: 0, states: [['', '']]}; root.classList.add('lecture'); }
+window.openMethod = parameters().get('task') || window.openMethod;
+room = parameters().get('room') || (parameters().has('task') ? '' : 'overview');
+type.show();
+hear();
+
+document.addEventListener('click', (event) => {
+  if (event.target.closest('#large-type')) { type.wanted = !type.wanted; type.show(); }
+  const copy = event.target.closest('.copy-lecture');
+  if (copy) {
+    const link = new URL(copy.dataset.link, location.href.split(/[?#]/)[0]).href;
+    navigator.clipboard.writeText(link).then(() => { copy.textContent = 'Copied'; });
+  }
+  const button = event.target.closest('[data-move]');
+  if (button && kept && lecture) Number(button.dataset.move) ? move(lecture.at + Number(button.dataset.move)) : leave();
+});
+document.addEventListener('keydown', (event) => {  // as presenters' remotes send them
+  if (!lecture || !kept || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === 'Escape') return leave();
+  if (event.target.closest('input, textarea, select, [contenteditable=true], [role=slider], [role=listbox]')) return;
+  const fits = root.scrollHeight <= innerHeight + 2;  // what does not fit is scrolled by up and down
+  const steps = {ArrowRight: 1, PageDown: 1, ArrowLeft: -1, PageUp: -1, ...(fits ? {ArrowDown: 1, ArrowUp: -1} : {})};
+  const at = event.key === 'Home' ? 0 : event.key === 'End' ? lecture.states.length - 1 : lecture.at + (steps[event.key] || 0);
+  if (!(event.key in steps) && event.key !== 'Home' && event.key !== 'End') return;
+  event.preventDefault();
+  move(at);
+});
+"""
