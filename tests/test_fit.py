@@ -1,4 +1,4 @@
-"""Whether what is shown fits the screen it is shown on, in Chromium; and that a mistake and a move reach the page as they should."""
+"""Whether what is shown fits its screen, in Chromium; and that a mistake and a move reach the page as they should."""
 
 import threading
 from types import SimpleNamespace

@@ -21,7 +21,7 @@ class JustAnswered:
         self._kept: dict[Hashable, tuple[float, Future]] = {}
 
     def once(self, asked: Hashable | None, answer: Callable[[], Answer]) -> Answer:
-        """What `answer()` returned to whoever asked the same just now, or else returns. Its exceptions are everybody's who waited,
+        """What `answer()` returned to whoever asked the same just now, or else returns. Its exceptions go to all who waited,
         and are not kept. asked: None for what must not be kept.
         """
         if asked is None:
