@@ -71,7 +71,7 @@ class Lesson:
     """One visit's classes. It changes in place, so that what comes while an answer is on its way is not lost.
 
     version: grows with every change; asked: the photo to classify, as given, and as a `Picture`; scores: see `score`; own: the
-    visit's own networks, by their keys.
+    visit's own networks, by their keys; left: the version that the visitor no longer waits for.
     """
 
     def __init__(self):
@@ -79,6 +79,7 @@ class Lesson:
         self.asked: tuple[Image.Image, Picture] | None = None
         self.scores: dict[str, tuple] = {}
         self.own: list[str] = []
+        self.left: int | None = None
 
     def add(self, place: int, images: Sequence[Image.Image]) -> None:
         """More pictures of a class. Raises ValueError where some are too many; those that fit have joined."""

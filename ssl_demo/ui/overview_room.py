@@ -1,6 +1,7 @@
 """The room that greets: one photo through every method at once, each with what it sees, what it answers and one figure."""
 
 import html
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -14,6 +15,8 @@ from ..pretext import FAMILIES, Card, Panel, all_tasks
 from ..video import Clip, camera_move
 from . import links
 from .panels import data_url
+from .story import progress_html
+from .task_tab import PATIENCE
 
 FRAMES = 8  # of a clip: a card shows one of them
 LONGEST = 220  # pixels of a picture on a card, which is drawn half as large
@@ -31,6 +34,7 @@ class OverviewRoom:
         self.order = sorted(self.tasks, key=lambda name: told[name][1])
         gr.HTML("<p class='lead'>One photo, twelve ways to learn from it without a label. Each hides or disturbs something and "
                 "tells what it was: choose one.</p>".replace("twelve", spelled(len(self.tasks))))
+        self.progress = gr.HTML(elem_id="overview-progress")
         self.cards = {}
         with gr.Column(elem_id="overview"):
             for family in FAMILIES:
@@ -41,20 +45,22 @@ class OverviewRoom:
                             self.cards[name] = gr.HTML(told[name][0], elem_id=f"card-{name}", js_on_load=OPEN)
         self.asked: dict[str, tuple] = {}  # by visit, what its cards are being filled with
         self.seen = gr.State((first, first, ()))  # what the cards show, so that coming back costs nothing
-        self.inputs, self.shown = [moving, company, self.seen], [self.seen, *self.cards.values()]
+        self.inputs, self.shown = [moving, company, self.seen], [self.seen, *self.cards.values(), self.progress]
 
     def answer(self, request: gr.Request, photo: Image.Image, moving, company: Sequence[Image.Image],
                seen: tuple) -> Iterator[list]:
         """The cards one after the other, each as soon as it is known; no further once the same visit asks about another photo."""
+        began = time.monotonic()
         asked = self.asked[request.session_hash] = (photo, moving, tuple(company or ()))
         try:
             yield [gr.skip() for _ in self.shown]  # an answer that yields nothing would empty the cards
-            for name in self.order if seen != asked else ():
+            for done, name in enumerate(self.order if seen != asked else (), start=1):
                 card = self.tell(name, photo, moving, company)[0]
                 if self.asked.get(request.session_hash) is not asked:
                     return
-                is_last = name == self.order[-1]
-                yield [asked if is_last else gr.skip(), *(card if other == name else gr.skip() for other in self.cards)]
+                is_last, seconds = name == self.order[-1], time.monotonic() - began
+                far = progress_html(done, len(self.order), "methods", seconds) if seconds > PATIENCE and not is_last else ""
+                yield [asked if is_last else gr.skip(), *(card if other == name else gr.skip() for other in self.cards), far]
         finally:  # whoever leaves in between leaves nothing here
             if self.asked.get(request.session_hash) is asked:
                 self.asked.pop(request.session_hash)

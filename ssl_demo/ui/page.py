@@ -58,6 +58,7 @@ def build(run=run) -> gr.Blocks:
     with gr.Blocks(title="Self-supervised learning, seen", analytics_enabled=False, delete_cache=(3600, 86400),
                    fill_width=True) as demo:
         address = Address()
+        toasts.listener()
         photo = gr.State(first)
         moving = gr.State(first)  # what tasks on clips take: the clip a person brought, else a camera's move over the photo
         own = gr.State({})  # the visit's own networks: by task, files of weights by the names that a person gave

@@ -94,7 +94,7 @@ def chart_x(chart: Chart, x: float) -> float:
     return round(CHART_LEFT + place(x, chart.x[0], chart.x[-1], chart.log_x) * (CHART_WIDTH - CHART_LEFT - CHART_RIGHT), 1)
 
 
-def chart_html(chart: Chart, told: str, height: int = 200, legend: bool | None = None) -> str:
+def chart_html(chart: Chart, told: str, height: int = 168, legend: bool | None = None) -> str:
     """Curves as an SVG, 300 units wide, whose letters are as large as the captions'. legend: unless told, of several curves."""
     width, left, top, bottom, right = CHART_WIDTH, CHART_LEFT, 22, 34, CHART_RIGHT
     (low, high), (first, last) = limits(chart), (chart.x[0], chart.x[-1])

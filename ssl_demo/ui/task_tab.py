@@ -15,15 +15,17 @@ from PIL import Image
 
 from .. import inference
 from ..checkpoints import UNTRAINED, bundled
+from ..examples import name_of
 from ..figures import panel_picture
 from ..inference import Result
 from ..pretext import Control, Panel, PretextTask
 from ..progress import Cancelled, listening
-from ..video import encode_mp4
+from ..video import Clip, encode_mp4
 from ..walk import read
 from . import guess_first, links, take_home, toasts
 from .company_input import CompanyInput
 from .how_it_learned import HowItLearned
+from .just_answered import JustAnswered
 from .story import CLICKS, about, progress_html, story
 from .take_buttons import KEEP
 from .walk_strip import FORMULAS, WalkStrip
@@ -49,7 +51,7 @@ class TaskTab:
         self.guesses = [guesses] if guesses is not None and guess_first.asks(task) else []
         self.weights = bundled(self.name)
         self.running: dict[str, list[threading.Event]] = {}  # a visit's runs, each with what ends it
-        self.walk = WalkStrip(task)
+        self.walk, self.just = WalkStrip(task), JustAnswered()
         gr.HTML(about(task.card, next(iter(self.weights.values()), {})), elem_id=f"{self.name}-about")
         with gr.Row(elem_classes="controls", equal_height=True):
             self.controls = {control.name: component(control, self.name) for control in task.controls}
@@ -107,7 +109,10 @@ class TaskTab:
         if photo is None:
             raise ValueError("Choose a photo first.")
         controls, company, own = self.apart(values)
-        return self.run(self.name, self.weights_of(network, own), photo, seed or 0, controls, company)
+        weights = self.weights_of(network, own)
+        name = None if company or network not in (None, TRAINED, UNTRAINED) or isinstance(photo, Clip) else name_of(photo)
+        asked = name and (name, seed or 0, network, repr(controls))
+        return self.just.once(asked, lambda: self.run(self.name, weights, photo, seed or 0, controls, company))
 
     def apart(self, values: tuple) -> tuple[dict, list, dict]:
         """The controls' values by name, the photos to compare with (none where the task compares none), and own networks."""

@@ -18,12 +18,13 @@ from .company_input import CompanyInput, files
 from .panels import data_url
 from .photo_input import PhotoInput, uploaded
 from .story import progress_html
-from .task_tab import PATIENCE
+from .task_tab import PATIENCE, QUICK
 from .teach_story import teach_story
 
 # Through the queue, which carries toasts; and none of several in quick succession is dropped.
 CHANGE = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "teach", "concurrency_limit": 4,
           "trigger_mode": "multiple"}
+CANCELLED = "<p class='note' role='status'>Cancelled. Any change of the classes lets the encoders look again.</p>"
 HEADING = '<h3><span>1</span>Your classes</h3>'
 LEAD = ("<h2 class='unseen'>Teach it</h2><p class='idea'>Show a few pictures of two to five things: which encoder, taught no "
         "label, tells them apart?</p>")
@@ -55,6 +56,7 @@ class TeachRoom:
                         self.shots = [gr.Button(f"Add to {name}", size="sm", min_width=80, visible=place < 2,
                                                 elem_id=f"teach-shot-{place}") for place, name in enumerate(teach.NAMES)]
                 self.progress = gr.HTML(elem_id="teach-progress")
+                self.cancel = gr.Button("Cancel", size="sm", elem_id="teach-cancel")
                 gr.HTML(KEPT)
             self.story = gr.HTML(teach_story(Lesson()), elem_id="teach-story", elem_classes="story-box")
 
@@ -79,7 +81,7 @@ class TeachRoom:
     def answer(self, photo: Image.Image, lesson: Lesson) -> tuple:
         """What is said of a new photo; nothing while encoders still look at pictures, since that run will say it."""
         lesson.ask(photo)
-        return (gr.skip(), gr.skip()) if lesson.is_busy else (teach_story(lesson), "")
+        return (gr.skip(), gr.skip()) if lesson.is_busy or lesson.left == lesson.version else (teach_story(lesson), "")
 
     def work(self, photo: Image.Image, lesson: Lesson) -> Iterator[tuple]:
         """Lets every encoder look at what it has not seen, says how far that is, and answers. A later change takes over."""
@@ -88,6 +90,9 @@ class TeachRoom:
         try:
             if len(lesson.ready()) > 1:
                 for done, of in lesson.look():
+                    if lesson.left == version:
+                        yield gr.skip(), CANCELLED
+                        return
                     if (seconds := time.monotonic() - began) > PATIENCE:
                         yield gr.skip(), progress_html(done, of, "encoders that have seen your pictures", seconds)
         finally:
@@ -118,6 +123,7 @@ class TeachRoom:
         joins them.
         """
         changes = [change for place in range(MOST_CLASSES) for change in self.listen_to(place)]
+        self.cancel.click(self.stop, self.lesson, None, **QUICK)
         self.camera.input(self.noted, self.camera, None, preprocess=False, **CHANGE)
         for shot in self.shots:
             shot.click(None, None, None, js=LIVE_AGAIN, api_visibility="private")
@@ -201,6 +207,10 @@ class TeachRoom:
     def invite(self, lesson: Lesson, own: dict) -> None:
         """The visit's own networks join the encoders."""
         lesson.invite(own_networks.keys(own or {}))
+
+    def stop(self, lesson: Lesson) -> None:
+        """Ends the encoders' look at what the classes hold now; what was told before stays."""
+        lesson.left = lesson.version
 
     def start_over(self, lesson: Lesson) -> list:
         lesson.begin()

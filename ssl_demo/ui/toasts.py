@@ -24,3 +24,34 @@ def told() -> Iterator[None]:
         yield
     except ValueError as mistake:
         raise error(mistake) from None
+
+
+# Answers that do not go through the queue come as plain responses, and Gradio shows nothing of what these say went wrong.
+SAY = r"""
+if (!window.saysMistakes) {
+  window.saysMistakes = true;
+  const plain = window.fetch;
+  const say = (sentence) => {
+    const told = document.createElement('div');
+    told.className = 'told-mistake';
+    told.setAttribute('role', 'alert');
+    told.textContent = new DOMParser().parseFromString(sentence, 'text/html').body.textContent;
+    document.querySelector('.told-mistake')?.remove();
+    (document.querySelector('.gradio-container') || document.body).append(told);
+    told.addEventListener('click', () => told.remove());
+    setTimeout(() => told.remove(), 10000);
+  };
+  window.fetch = async (...asked) => {
+    const answer = await plain(...asked);
+    if (answer.status === 500 && String(asked[0]?.url || asked[0]).includes('/run/')) {
+      answer.clone().json().then(({error}) => say(error || 'That went wrong here; nothing was changed.'), () => {});
+    }
+    return answer;
+  };
+}
+"""
+
+
+def listener() -> gr.HTML:
+    """What says the mistakes of answers that do not go through the queue. Made once, on the page."""
+    return gr.HTML(js_on_load=SAY, elem_id="mistakes")
