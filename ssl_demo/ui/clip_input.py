@@ -11,7 +11,7 @@ from gradio.processing_utils import save_bytes_to_cache
 
 from ssl_demo.video import Clip, encode_mp4, load_clip
 
-from . import toasts
+from . import leaving, toasts
 from .photo_input import is_served, uploaded
 
 # Cameras offer more than load_clip keeps, and a browser that encodes all of it drops frames.
