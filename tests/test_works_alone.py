@@ -50,7 +50,7 @@ def test_the_app_starts_and_answers_without_a_network(photo, tmp_path):
         pytest.skip("this machine does not let a process have a network of its own (unshare, ip)")
     photo.save(tmp_path / "photo.png")
     done = subprocess.run([*alone, sys.executable, "-c", ALONE, str(tmp_path / "photo.png")], cwd=ROOT, text=True,
-                          capture_output=True, timeout=240)
+                          capture_output=True, timeout=400)
     assert done.returncode == 0, done.stderr[-2000:]
     answer = json.loads(done.stdout.strip().splitlines()[-1])
     assert answer["page"] and answer["panels"] >= 4 and answer["numbers"]
