@@ -34,21 +34,26 @@ def peak(process: int) -> int:
     return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
-def connect(url: str, app: subprocess.Popen) -> Client:
-    """A client as soon as the app answers."""
-    while True:
-        try:
-            return Client(url, verbose=False)
-        except Exception:  # not there yet
-            if app.poll() is not None:
-                sys.exit("The app did not start.")
-            time.sleep(1)
+def start(folder: str) -> tuple[subprocess.Popen, Client]:
+    """The app in a process of its own, and a client. On a busy machine Gradio may not reach itself within 3 s and give up."""
+    for _ in range(10):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                               env={**os.environ, "GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": folder,
+                                    "PYTHONUNBUFFERED": "1"})  # fmt: skip
+        if any("Running on" in line for line in app.stdout):
+            time.sleep(10)  # where it gives up, it does so now
+            if app.poll() is None:
+                return app, Client(f"http://127.0.0.1:{port}", verbose=False)
+        app.kill()
+    sys.exit("The app did not start.")
 
 
-def use(url: str, app: subprocess.Popen, folder: Path, seconds: int, trainings: list[str]) -> dict:
+def use(client: Client, app: subprocess.Popen, folder: Path, seconds: int, trainings: list[str]) -> dict:
     """The peak after each room."""
-    client, report = connect(url, app), {}
-    report["started"] = peak(app.pid)
+    report = {"started": peak(app.pid)}
     photos = []
     for number, example in enumerate(EXAMPLES):
         photos.append(str(folder / f"{number}.png"))
@@ -59,12 +64,13 @@ def use(url: str, app: subprocess.Popen, folder: Path, seconds: int, trainings: 
         file = str(folder / "clip.mp4") if task.card.input == "video" else photos[0]
         for more in ({}, {"network": "untrained"}):
             client.predict(file=handle_file(file), api_name=f"/{name}", **more)
+        print(name, peak(app.pid), file=sys.stderr, flush=True)
     report["all methods"] = peak(app.pid)
     client.predict(file=handle_file(photos[1]), api_name="/transfer")
     report["transfer"] = peak(app.pid)
     client.predict(files=[handle_file(photo) for photo in photos * 2], labels=list("abcd") * 2, api_name="/teach")
     report["teach"] = peak(app.pid)
-    visits = client, Client(url, verbose=False)
+    visits = client, Client(client.src, verbose=False)
     for name in trainings:
         for visit in visits:
             visit.predict(task=name, seconds=seconds, api_name="/lab_start")
@@ -80,14 +86,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--trainings", default=",".join(all_tasks()), help="which methods, parted by commas (default: all)")
     asked = parser.parse_args()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, stdout=subprocess.DEVNULL,
-                               env={**os.environ, "GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": folder})
+        app, client = start(folder)
         try:
-            report = use(f"http://127.0.0.1:{port}", app, Path(folder), asked.seconds, asked.trainings.split(","))
+            report = use(client, app, Path(folder), asked.seconds, asked.trainings.split(","))
             print(json.dumps({"unit": "MB", **report}, indent=2))
         finally:
             app.terminate()
