@@ -30,22 +30,18 @@ def file(tmp_path):
     return tmp_path / "mine.png"
 
 
-def held(app):
-    """How many pictures of that size this process holds, and the files of it in the upload folder."""
+def pictures():
+    """How many pictures of that size this process holds."""
     gc.collect()
-    pictures = [one for one in gc.get_objects() if isinstance(one, Image.Image) and one.size == SIZE]
-    return len(pictures), [path for path in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*.png") if size_of(path) == SIZE]
+    return sum(1 for one in gc.get_objects() if issubclass(type(one), Image.Image) and one.size == SIZE)
 
 
-def size_of(path):
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError:
-        return None
+def files():
+    """All that lies where uploads arrive."""
+    return {path for path in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*") if path.is_file()}
 
 
-def until(true, seconds=40):
+def until(true, seconds=120):
     end = time.monotonic() + seconds
     while not true() and time.monotonic() < end:
         time.sleep(0.3)
@@ -56,22 +52,24 @@ def test_a_photo_is_there_for_the_visit_and_gone_after_it(chromium, url, file, q
     page = chromium.new_page(viewport={"width": 1440, "height": 900})
     page.goto(url)
     page.wait_for_selector(".method img")
+    before = files()
     visits = {visit for visit, count in leaving.guests.here.items() if count}
     upload(page, file)
-    assert until(lambda: all(held(app)))
-    time.sleep(7)
-    pictures, files = held(app)
-    assert pictures and files, "an open page keeps what was brought"
+    assert until(lambda: {"mine.png", "image.png"} <= {path.name for path in files() - before} and pictures())
+    page.wait_for_timeout(1000 * (leaving.AWAY + 3 * leaving.EVERY))
+    assert files() > before and pictures(), "an open page keeps what was brought"
     page.close()
-    assert until(lambda: held(app) == (0, [])), held(app)
+    assert until(lambda: files() <= before and not pictures()), (files() - before, pictures())
     assert not visits & set(app.state_holder.session_data)
 
 
 def test_programs_leave_nothing_either(url, file, quickly, app):
+    before = files()
     client = Client(url, verbose=False)
     client.predict(file=handle_file(str(file)), api_name="/rotation")
+    assert files() > before
     client.close()
-    assert until(lambda: held(app) == (0, [])), held(app)
+    assert until(lambda: files() <= before and not pictures()), (files() - before, pictures())
 
 
 def test_who_comes_back_soon_finds_everything(monkeypatch):

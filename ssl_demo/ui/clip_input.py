@@ -11,8 +11,8 @@ from gradio.processing_utils import save_bytes_to_cache
 
 from ssl_demo.video import Clip, encode_mp4, load_clip
 
-from . import toasts
-from .photo_input import uploaded
+from . import leaving, toasts
+from .photo_input import is_served, uploaded
 
 # Cameras offer more than load_clip keeps, and a browser that encodes all of it drops frames.
 CAMERA = gr.WebcamOptions(constraints={"video": {"width": {"ideal": 640}, "height": {"ideal": 480}, "frameRate": {"ideal": 24}}})
@@ -50,10 +50,13 @@ class ClipInput(gr.Video):
             odd_rows, odd_columns = (side % 2 for side in value.frames.shape[1:3])  # H.264 takes even sizes
             value = encode_mp4(np.pad(value.frames, ((0, 0), (0, odd_rows), (0, odd_columns), (0, 0)), "edge"), value.fps)
         if isinstance(value, bytes):
-            return FileData(path=save_bytes_to_cache(value, "clip.mp4", self.GRADIO_CACHE), orig_name=_OURS)
-        data = super().postprocess(value)
+            data = FileData(path=save_bytes_to_cache(value, "clip.mp4", self.GRADIO_CACHE))
+        else:
+            data = super().postprocess(value)
         if data is not None:
             data.orig_name = _OURS
+            if is_served():
+                leaving.brought(data.path)
         return data
 
     @staticmethod

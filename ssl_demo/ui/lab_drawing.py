@@ -28,7 +28,7 @@ BOLD = f'<p class="note">Bold, and in figures: the mean of the last {RECENT} loo
 def plan_html(sentence: str, card: Card) -> str:
     """What Start will do. The style sheet shows the box for clips where the method is about them."""
     marker = '<i class="takes-video" hidden></i>' if card.input == "video" else ""
-    return f'<p class="lab-plan">{html.escape(sentence)}{marker}</p>'
+    return f'<h2 class="unseen">Training lab</h2><p class="lab-plan">{html.escape(sentence)}{marker}</p>'
 
 
 def show(view: View, value: float | None) -> str:

@@ -123,7 +123,8 @@ def chart_html(chart: Chart, told: str, height: int = 168, legend: bool | None =
     for number, line in enumerate(chart.lines):
         points = " ".join(f"{across(x)},{up(y)}" for x, y in zip(chart.x, line.y) if math.isfinite(y))
         drawn.append(f'<polyline class="line-{number}" points="{points}"/>')
-    names = "".join(f'<li class="line-{number}">{html.escape(line.label)}</li>' for number, line in enumerate(chart.lines))
+    sample = '<svg viewBox="0 0 24 6" aria-hidden="true"><path d="M0 3h24"/></svg>'  # the dashes: colour is not the only sign
+    names = "".join(f'<li class="line-{number}">{sample}{html.escape(one.label)}</li>' for number, one in enumerate(chart.lines))
     below = f'<ul class="legend">{names}</ul>' if (len(chart.lines) > 1 if legend is None else legend) else ""
     return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{told}">{"".join(drawn)}</svg>{below}'
 

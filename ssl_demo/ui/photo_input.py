@@ -44,6 +44,9 @@ class PhotoInput(gr.Image):
         data = super().postprocess(value)
         if data is not None:
             data.orig_name = _OURS
+            # Gradio writes it where uploads lie, but of a box that was updated it loses sight of the file.
+            if is_served():
+                leaving.brought(data.path)
         return data
 
     @staticmethod
@@ -69,14 +72,18 @@ class PhotoInput(gr.Image):
         return uploaded(payload.path, self.GRADIO_CACHE, "picture")
 
 
+def is_served() -> bool:
+    """Whether this is called for a visitor, not where the page is built or a test asks."""
+    app = LocalContext.blocks.get(None)
+    return app is not None and app.has_launched
+
+
 def uploaded(path: str, cache: str, kind: str) -> str:
     """The path of a file that a visitor sent. Raises ValueError where it is another file on this computer."""
     # Gradio 6.31 checks a path against its upload folder only if the caller marked it as a file ("meta"). A caller of the
     # API who leaves the mark out could name, and so see, any picture on the server.
-    app = LocalContext.blocks.get(None)
-    is_served = app is not None and app.has_launched
-    if is_served and not (is_in_or_equal(path, cache) or is_static_file(path)):
+    if is_served() and not (is_in_or_equal(path, cache) or is_static_file(path)):
         raise ValueError(f"Only uploaded {kind}s can be used; please upload it first.")
-    if is_served:
+    if is_served():
         leaving.brought(path)  # it stays for as long as the visit does
     return path

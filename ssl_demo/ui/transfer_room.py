@@ -23,9 +23,9 @@ from .transfer_drawing import CLICKS, accuracy_html, features_html, map_html, st
 
 MOST_NEIGHBOURS = 50
 LOOK = {**QUICK, "queue": True, "concurrency_id": "look", "concurrency_limit": 2, "trigger_mode": "multiple"}
-ABOUT = """<div class="about"><div><p class="idea">What is it worth? Throw the head away and show it a few labels: can it tell a
-church from a golf ball?</p></div><div class="probes"><p><b>Neighbours:</b> the most similar labelled photos vote.</p><p><b>Linear
-layer:</b> learns to read classes off the features.</p></div></div>"""
+ABOUT = """<div class="about"><div><h2 class="unseen">Transfer</h2><p class="idea">What is it worth? Throw the head away and
+show it a few labels: can it tell a church from a golf ball?</p></div><div class="probes"><p><b>Neighbours:</b> the most similar
+labelled photos vote.</p><p><b>Linear layer:</b> learns to read classes off the features.</p></div></div>"""
 
 
 class TransferRoom:
