@@ -107,7 +107,7 @@ class Jigsaw(PretextTask):
         Control("picked", "Picked place", "order", "", "The place, 0 to 8, that was clicked first."),
     )
     defaults = {"size": 96, "tile": 24, "width": 48, "depths": [2, 2, 2], "permutations": 100, "permutation_seed": 0}
-    recipe = Recipe(batch=64, lr=2e-3, crop=(0.5, 1.0), color=0.2)
+    recipe = Recipe(batch=64, optimizer="muon", lr=6e-3, crop=(0.5, 1.0), color=0.2)
 
     def __init__(self, **config):
         super().__init__(**config)
