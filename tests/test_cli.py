@@ -167,7 +167,7 @@ def test_same_seed_same_files(name, call, file_for, tmp_path, no_weights):
 def test_run_with_controls_and_another_file_of_weights(call, file, tmp_path, two_weights):
     report = call("run", "rotation", file, "--weights", two_weights / "rotation-new.safetensors", "--set", "angle=270",
                   "resolution=64", "--out", tmp_path / "out")  # fmt: skip
-    assert report["weights"] == "rotation-new" and report["controls"] == {"angle": "270", "resolution": 64}
+    assert report["weights"] == "rotation-new" and report["controls"] == {"angle": "270", "resolution": 64, "mark": False}
     assert report["numbers"]["truth"] == 270
     report = call("run", "mae", file, "--set", "kind=by hand", "--set", "patches=3,4", "--out", tmp_path / "out")
     assert report["numbers"]["tokens"] == report["numbers"]["tokens_all"] - 2

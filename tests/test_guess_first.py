@@ -18,6 +18,7 @@ from ssl_demo.ui import guess_first
 from ssl_demo.ui.guess_first import Guesses, Outcome, covered_html, fixed, outcome, riddle
 from ssl_demo.ui.panels import data_url, panel_html
 from ssl_demo.ui.story import story
+from ssl_demo.ui.take_buttons import button_html
 
 
 def told(task, result, photo, seed, guesses, links):
@@ -127,7 +128,7 @@ def test_what_is_covered_is_not_on_the_page(name):
     visible = data_url(result.question.picture)
     for panel in result.panels:
         assert f'data-panel="{panel.name}"' in whole and f'data-panel="{panel.name}"' not in shown
-        assert panel_html(panel) in whole
+        assert panel_html(panel, button_html(panel)) in whole
         assert panel.image is None or data_url(panel.image) == visible or data_url(panel.image) not in shown
     assert 'class="figures"' in whole and 'class="figures"' not in shown and "verdict" not in shown
     assert shown.count("data-pick=") == len(result.question.choices) and visible in shown
@@ -150,7 +151,7 @@ def test_after_the_guess_everything_is_there_and_named(name):
     guesses = Guesses(on=True).with_outcome(name, riddle(PHOTO, 1), outcome(question, hands))
     shown = told(task, result, PHOTO, 1, guesses, LINKS)
     verdict, _, rest = shown.partition('<div class="story"')
-    assert all(panel_html(panel) in rest for panel in result.panels)
+    assert all(panel_html(panel, button_html(panel)) in rest for panel in result.panels)
     for number in (wrong, question.answer, question.truth):
         assert html.escape(question.choices[number].label) in verdict
     assert "✗ wrong" in verdict and ("✓ right" in verdict) == (question.answer == question.truth)
