@@ -23,7 +23,9 @@ SHARES = {"tiny": 0.34, "small": 0.5}  # of the widths and depths that ship
 RATES = (2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 BATCHES = (4, 8, 16, 32)  # larger ones would take seconds a step here, and nobody watches that
 FRAMES = 10  # of a clip that is watched: more would take longer to draw than to learn from
-LIVE = {"ema": 0.97, "warmup": 0.05}  # an average over some thirty steps: there are hundreds, not ten thousands
+# An average over some thirty steps: there are hundreds, not ten thousands. What a minute comes to was measured with AdamW.
+LIVE = {"ema": 0.97, "warmup": 0.05, "optimizer": "adamw"}
+FASTEST = 2e-3  # the learning rate of AdamW; Muon's recipes have higher ones
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,18 @@ def sizes(task_name: str) -> dict[str, dict[str, str]]:
     a step takes less than half a second on one thread of a processor.
     """
     task = type(create(task_name))
-    live = {**LIVE, "batch": max(2, task.recipe.batch // 4), **task.quick}
+    live = {**LIVE, "batch": max(2, task.recipe.batch // 4), "lr": _rate(task), **task.quick}
     found = {}
     for name, share in SHARES.items():
         found[name] = {**_smaller(task.defaults, share), **live}
     as_shipped = {key: value for key, value in live.items() if key not in task.defaults}
     found["bundled"] = {**as_shipped, "batch": max(1, live["batch"] // 2)}
-    return {name: {key: json.dumps(value) for key, value in settings.items()} for name, settings in found.items()}
+    return {name: {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
+            for name, settings in found.items()}
+
+
+def _rate(task: type[PretextTask]) -> float:
+    return task.quick.get("lr", min(task.recipe.lr, FASTEST))
 
 
 def _smaller(defaults: dict[str, Any], share: float) -> dict[str, Any]:
@@ -83,9 +90,9 @@ def _smaller(defaults: dict[str, Any], share: float) -> dict[str, Any]:
 def knobs(task_name: str) -> tuple[Control, ...]:
     """What can be turned in a training: its pace, and the method's own settings."""
     task = type(create(task_name))
-    rates = sorted({*RATES, task.recipe.lr, task.quick.get("lr", task.recipe.lr)})
+    rates = sorted({*RATES, _rate(task)})
     return (
-        Control("lr", "Learning rate", "choice", f"{task.quick.get('lr', task.recipe.lr):g}", "Too high: it never settles.",
+        Control("lr", "Learning rate", "choice", f"{_rate(task):g}", "Too high: it never settles.",
                 choices=tuple(f"{rate:g}" for rate in rates)),
         Control("batch", "Batch", "choice", AUTO, "Photos a step; auto: what suits the size.",
                 choices=(AUTO, *map(str, BATCHES))),

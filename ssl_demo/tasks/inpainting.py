@@ -135,7 +135,7 @@ class Inpainting(PretextTask):
         Control("strokes", "Painted by hand", "brush", "", "Strokes of the brush, for “painted”."),
     )
     defaults = {"size": 96, "width": 48, "depths": [1, 2, 2], "adversarial": 0.001, "overlap_weight": 10.0}
-    recipe = Recipe(batch=32, lr=2e-3, crop=(0.5, 1.0))
+    recipe = Recipe(batch=32, optimizer="muon", lr=4e-3, crop=(0.5, 1.0))
     knobs = (Control("adversarial", "Weight of the critic", "slider", 0.001, "0: none.", maximum=0.01, step=0.001),)
     gathered = ("counted",)  # holes differ in size, and the loss is a mean over all hidden pixels of the batch
 

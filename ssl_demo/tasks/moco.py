@@ -114,7 +114,7 @@ class MoCo(PretextTask):
     )
     defaults = {"size": 96, "view": 64, "width": 48, "depths": [2, 2, 2], "features": 128, "queue": 2048, "momentum": 0.99,
                 "temperature": 0.2}
-    recipe = Recipe(batch=128, lr=2e-3, crop=(1.0, 1.0), flip=False)
+    recipe = Recipe(batch=128, optimizer="muon", lr=4e-3, crop=(1.0, 1.0), flip=False)
     knobs = (Control("momentum", "Momentum", "slider", 0.99, "Of the follower.", maximum=0.999, step=0.001), controls[2])
     gathered = ("queries", "keys")
 

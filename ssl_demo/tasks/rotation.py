@@ -72,7 +72,7 @@ class Rotation(PretextTask):
         Control("mark", "A mark", "toggle", False, "On: a line on top."),
     )
     defaults = {"size": 96, "width": 48, "depths": [2, 2, 2], "mark": False}
-    recipe = Recipe(batch=32, lr=2e-3, crop=(0.4, 1.0), color=0.2)
+    recipe = Recipe(batch=32, optimizer="muon", lr=6e-3, crop=(0.4, 1.0), color=0.2)
     quick = {"lr": 1e-3, "color": 0.7, "weight_decay": 0.5}  # a few photos' colours are soon learned by heart, and tell no others
 
     knobs = (Control("mark", "A mark", "toggle", False, "On: it may cheat."),)
