@@ -15,10 +15,10 @@ from ..inference import Result
 from ..pretext import Panel, PretextTask
 from ..questions import Question
 from . import toasts
+from .events import QUICK
 from .panels import data_url, panel_html
 from .story import STEPS, link_html
 
-QUICK = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
 MOST = 10_000  # hands that a hall can raise
 NOTHING = "There is nothing to guess here: go to the next question, or take another photo."
 

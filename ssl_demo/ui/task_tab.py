@@ -24,13 +24,13 @@ from ..video import Clip, encode_mp4
 from ..walk import read
 from . import guess_first, links, take_home, toasts
 from .company_input import CompanyInput
+from .events import QUICK
 from .how_it_learned import HowItLearned
 from .just_answered import JustAnswered
 from .story import CLICKS, about, progress_html, story
 from .take_buttons import KEEP
 from .walk_strip import FORMULAS, WalkStrip
 
-QUICK = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
 LONG = {**QUICK, "queue": True, "concurrency_id": "model"}  # tells how far it is and can be cancelled, which needs the queue
 TRAINED = "trained"
 PATIENCE = 0.5  # seconds of work before its progress is shown: what is over sooner must not flash
