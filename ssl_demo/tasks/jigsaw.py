@@ -162,11 +162,7 @@ class Jigsaw(PretextTask):
             whole = cells.movedim(-1, 2).flatten(0, 1)
             tiles = F.interpolate(whole, size=(tile, tile), mode="bilinear", antialias=True).unflatten(0, (B, TILES))
             corners = torch.full_like(corners, -1)
-        if normalise:
-            centred = tiles - tiles.mean(dim=(3, 4), keepdim=True)
-            inputs = centred / centred.square().mean(dim=(3, 4), keepdim=True).sqrt().clamp(min=0.005)
-        else:
-            inputs = (tiles - MEAN) / SPREAD
+        inputs = evened(tiles) if normalise else (tiles - MEAN) / SPREAD
         return {"inputs": inputs, "orders": self.permutations.to(images.device)[targets], "targets": targets, "corners": corners}
 
     def predict(self, model: nn.Module, example: Example) -> Prediction:
@@ -243,5 +239,13 @@ class Jigsaw(PretextTask):
         return {"shuffle": "by hand", "tiles": " ".join(str(tile) for tile in order), "picked": ""}
 
     def features(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        grid = model.encoder(images)  # (B, D, h, w)
-        return grid.mean(dim=(2, 3)), grid
+        """Of all stages but the last, which knows orders only (`benchmarks/stages.py jigsaw`); photos are evened as tiles are."""
+        kept = sum(self.config["depths"][:-1] or self.config["depths"])
+        grid = model.encoder.stages[:kept](model.encoder.stem(evened(images)))
+        return grid.mean(dim=(2, 3)), grid  # (B, D), (B, D, h, w)
+
+
+def evened(images: Tensor) -> Tensor:
+    """Images (..., 3, h, w) with mean 0 and deviation 1 in each channel; one without any contrast stays without."""
+    centred = images - images.mean(dim=(-2, -1), keepdim=True)
+    return centred / centred.square().mean(dim=(-2, -1), keepdim=True).sqrt().clamp(min=0.005)
