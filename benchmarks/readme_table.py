@@ -32,7 +32,7 @@ def known(encoder: str, sha256: str | None = None) -> str:
 def table() -> str:
     """A line for each task: its paper, what trained it, and its measured score beside chance and an untrained network."""
     head = ("task", "paper", "weights", "trained", "score on what was held out", "guesses without learning", "untrained",
-            "ten classes by kNN", "untrained")
+            "in the paper, on other data", "ten classes by kNN", "untrained")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, task in all_tasks().items():
         card = task.card
@@ -52,7 +52,7 @@ def table() -> str:
                 chance += f"; {card.show(heldout['metrics'][guess])}"
             untrained = card.show(heldout["untrained"])
             classes, before = known(name, about["sha256"]), known(f"{name}:untrained")
-            cells = card.title, paper, size, trained, score, chance, untrained, classes, before
+            cells = card.title, paper, size, trained, score, chance, untrained, card.paper_score or "–", classes, before
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -54,6 +54,7 @@ class Card:
     overview: tuple[str, ...] = ()  # panels and a figure that stand for the method among others; else the first of each stage
     learned: tuple[str, ...] = ()  # panels and figures to watch over a training; else the overview's, and the bars
     also: tuple[str, ...] = ()  # a second figure worth showing: its metric, that of a guess without learning, what it is
+    paper_score: str = ""  # what the paper reports by the same measure, and on which data; empty where it has no such figure
 
     @property
     def percent(self) -> bool:

@@ -75,7 +75,7 @@ class VideoColor(PretextTask):
         "reaches stands beside each figure: only what is better was learned.",
         metric="j_and_f",
         metric_label="Objects followed (J and F)",
-        chance="j_and_f_identity",
+        chance="j_and_f_identity", paper_score="0.337 (DAVIS 2017, several objects)",
         input="video",
         watch="color_accuracy",
         watched=("color_accuracy_identity", "Colours right"),
