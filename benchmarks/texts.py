@@ -21,17 +21,18 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 import yaml  # noqa: E402
 
-from ssl_demo import inference, learned, live, walk  # noqa: E402
+from ssl_demo import inference, lab, learned, live, walk  # noqa: E402
 from ssl_demo.checkpoints import UNTRAINED, bundled  # noqa: E402
 from ssl_demo.examples import EXAMPLES  # noqa: E402
 from ssl_demo.pretext import FAMILIES, all_tasks  # noqa: E402
-from ssl_demo.texts import ENGLISH, IN_SCRIPT, LANGUAGES, WALK, form_of, groups, texts_in  # noqa: E402
+from ssl_demo.texts import ENGLISH, IN_SCRIPT, LANGUAGES, MADE, form_of, groups, texts_in  # noqa: E402
 from ssl_demo.ui.task_tab import paragraphs  # noqa: E402
 from ssl_demo.video import camera_move  # noqa: E402
 
 PACKAGE = ROOT / "ssl_demo"
 SILENT = ("bench.py", "checkpoints.py", "cli.py", "clips.py", "data.py", "distributed.py", "finetuning.py", "labelled.py",
           "learned.py", "streaming.py", "texts.py", "training.py", "transfer.py", "walk.py")  # the command line's
+TELLING = ("alarm", "collapse_alarm", "_too_large", "_not_a_picture")  # functions that make sentences
 TOP = """# Every text of the page by where it stands: on the left what the code says, on the right what is read. Written by
 # `python benchmarks/texts.py --write`; to add a language see README.md. {0}, {1} ... are numbers, other
 # braces hold what their name says.
@@ -40,32 +41,43 @@ TOP = """# Every text of the page by where it stands: on the left what the code 
 
 def still() -> dict[str, list[str]]:
     """The texts that need no run, by where they stand."""
-    found = {"families": [*FAMILIES], "examples": [example.title for example in EXAMPLES]}
+    hues = dict.fromkeys(name for _, name in lab.HUES)
+    found = {"families": [*FAMILIES], "examples": [example.title for example in EXAMPLES], MADE: [],
+             "colours": ["grey", *(f"{kind}{name}" for name in hues for kind in ("", "greyish ", "strong "))]}
     for name, task in all_tasks().items():
         knobs = [*task.controls, *live.knobs(name)]
         words = [choice for control in knobs for choice in control.choices if re.search("[a-z]", choice)]
         found[name] = [*texts_in(task.card), *texts_in(knobs), *words]
         found[f"lesson: {name}"] = [*paragraphs(task)]
-        found[WALK + name] = [*texts_in(walk.read(name))]
+        found[f"walk: {name}"] = [*texts_in(walk.read(name))]
     for path in sorted(PACKAGE.rglob("*.py")):
-        said = [*calls(ast.parse(path.read_text(encoding="utf-8")))]
-        if path.name != "texts.py" and said:
-            found[f"page: {path.stem}"] = said
-    found["mistakes"] = [text for path in sorted(PACKAGE.rglob("*.py")) if path.name not in SILENT
-                         for text in mistakes(ast.parse(path.read_text(encoding="utf-8")))]
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if path.name != "texts.py":
+            found.setdefault(f"page: {path.stem}", []).extend(calls(tree))
+            found[MADE] += made(tree, path.name not in SILENT)
     return found
 
 
 def calls(tree: ast.AST) -> Iterator[str]:
-    """What calls of `say` and `later` hold, in code and inside of scripts, what long work says of itself by
-    `steps`, and what tasks say in training by `alarm`."""
+    """What calls of `say` hold, in code and inside of scripts."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and node.args and (name := getattr(node.func, "id", "")) in ("say", "later", "steps"):
-            text = node.args[-1 if name == "steps" else 0]
-            yield from filter(None, map(template, branches(text)))
+        if isinstance(node, ast.Call) and node.args and getattr(node.func, "id", "") == "say":
+            yield from filter(None, map(template, branches(node.args[0])))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from IN_SCRIPT.findall(node.value)
-        elif isinstance(node, ast.FunctionDef) and node.name.endswith("alarm"):
+
+
+def made(tree: ast.AST, mistakes: bool) -> Iterator[str]:
+    """What is said where it is shown: in calls of `later` and of `steps`, in functions of `TELLING`, and in ValueErrors."""
+    for node in ast.walk(tree):
+        name = getattr(node.func, "id", "") if isinstance(node, ast.Call) and node.args else ""
+        if name in ("later", "steps"):
+            yield from filter(None, map(template, branches(node.args[-1 if name == "steps" else 0])))
+        elif mistakes and name in ("ValueError", "Refused"):
+            text = template(node.args[0])
+            if len(re.sub(r"\{[^}]*\}|\W", "", text)) > 3:
+                yield text
+        elif isinstance(node, ast.FunctionDef) and node.name in TELLING:
             inside = {id(part) for one in ast.walk(node) if isinstance(one, ast.JoinedStr)
                       for part in ast.walk(one) if part is not one}
             for one in ast.walk(node):
@@ -77,15 +89,6 @@ def calls(tree: ast.AST) -> Iterator[str]:
 def branches(node: ast.AST) -> list[ast.AST]:
     """What an expression may be: both sides of each `if`."""
     return [*branches(node.body), *branches(node.orelse)] if isinstance(node, ast.IfExp) else [node]
-
-
-def mistakes(tree: ast.AST) -> Iterator[str]:
-    """The sentences of the ValueErrors raised in a file, with named places for what varies."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "ValueError" and node.args:
-            text = template(node.args[0])
-            if len(re.sub(r"\{[^}]*\}|\W", "", text)) > 3:
-                yield text
 
 
 def template(node: ast.AST) -> str:
@@ -131,6 +134,11 @@ def run(name: str, thorough: bool = True) -> Iterator[str]:
         yield from map(form_of, texts_in(kept.answers))
 
 
+def bare(text: str) -> str:
+    """Without the letter that tells choices apart."""
+    return re.sub(r"\A[A-Z]: ", "", text)
+
+
 def in_words(text: str) -> bool:
     """Whether there is anything to translate."""
     return bool(re.search(r"[^\W\d_]", re.sub(r"\{[^}]*\}", "", text)))
@@ -140,7 +148,7 @@ def collected(thorough: bool = True) -> dict[str, dict[str, str]]:
     """All of `en.yaml`: each text once, where it stands first."""
     found = still()
     for name in all_tasks():
-        found[name] += run(name, thorough)
+        found[name] += map(bare, run(name, thorough))
     known, parted = set(), {}
     for place, texts in found.items():
         fresh = [text for text in dict.fromkeys(texts) if in_words(text) and text not in known]

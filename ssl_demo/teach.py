@@ -33,7 +33,7 @@ from .transfer import PIXELS
 MOST_CLASSES, MOST_PICTURES, LONGEST_NAME = 5, 30, 40
 LEAST = 2  # pictures that a class takes: one that is left out must have another to be recognised by
 SIDE = 192  # pixels; no bundled encoder sees more
-NAMES = tuple(f"Class {letter}" for letter in "ABCDE")
+NAMES = tuple(say("Class {letter}", letter=letter) for letter in "ABCDE")
 Z = 1.96  # standard deviations on either side that hold 95 % of a normal distribution
 _numbers = itertools.count()
 

@@ -23,7 +23,7 @@ import yaml
 LANGUAGES = Path(__file__).with_name("languages")
 ENGLISH = "en"
 NUMBER = re.compile(r"#[0-9a-f]{6}\b|(?<![A-Za-z_\d.,])[-+−]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
-WALK = "walk: "  # begins the names of groups whose texts have figures in braces, filled in by `walk`
+MADE = "sentences"  # the group of texts whose words vary when they come here to be said: named places stand for any
 NARROW = "\N{NO-BREAK SPACE}"  # parts thousands, where a comma would be read as a decimal one
 
 
@@ -32,10 +32,8 @@ class Table(dict):
 
     def __init__(self, groups: dict[str, dict[str, str]] = {}):  # noqa: B006
         super().__init__({key: value for group in groups.values() for key, value in group.items()})
-        words = {key: re.sub(r"\{[^}]*\}|\W", "", key) for name, group in groups.items() if not name.startswith(WALK)
-                 for key in group if re.search(r"\{[a-z]", key)}
-        keys = [key for key in sorted(words, key=lambda key: -len(words[key])) if len(words[key]) > 3]
-        # The one that leaves least to its places comes first; one that is nearly all places would fit anything.
+        keys = [key for key in groups.get(MADE, {}) if re.search(r"\{[a-z_]", key)]
+        keys.sort(key=lambda key: -len(re.sub(r"\{[^}]*\}", "", key)))  # the one that leaves least to its places comes first
         self.patterns = [(re.compile(pattern_of(key), re.DOTALL), self[key]) for key in keys]
 
 
@@ -167,6 +165,8 @@ def texts_in(thing: Any) -> Iterator[str]:
     elif isinstance(thing, (list, tuple)):
         for one in thing:
             yield from texts_in(one)
+    elif type(thing).__name__ == "Number" and not thing.text:
+        return  # for programs only
     elif type(thing).__name__ in READ:
         for name, read in READ[type(thing).__name__].items():
             value = getattr(thing, name)

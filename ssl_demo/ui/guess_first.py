@@ -155,7 +155,7 @@ def question_html(question: Question) -> str:
 def verdict_html(task: type[PretextTask], given: Outcome, guesses: Guesses) -> str:
     """Who said what and whether that was right, in words, and the tally."""
     def said(who: str, number: int | None, right: bool, note: str = "") -> str:
-        mark, word, kind = ("✓", say("right"), "right") if right else ("✗", say("wrong"), "wrong")
+        mark, word, kind = ("✓", say("Right").lower(), "right") if right else ("✗", say("wrong"), "wrong")  # "right" is a side
         what = named(given, number) if number is not None else ""
         return f'<li class="{kind}"><small>{who}</small><b>{what}</b><span>{mark} {note or word}</span></li>'
 

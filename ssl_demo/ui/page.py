@@ -215,7 +215,7 @@ def thumbnails() -> str:
     """The example photos as buttons with their credits."""
     import numpy as np
 
-    buttons = "".join(f'<button type="button" data-index="{index}" title="{html.escape(f"{say(e.title)}. {say(e.credit)}")}">'
+    buttons = "".join(f'<button type="button" data-index="{index}" title="{html.escape(f"{say(e.title)}. {e.credit}")}">'
                       f'<img src="{data_url(np.asarray(square(e.image, 96)))}" '
                       f'alt="{say("Example")}: {html.escape(say(e.title))}"></button>'
                       for index, e in enumerate(EXAMPLES))

@@ -106,7 +106,7 @@ def notes(task: type[PretextTask], photo, seed: int, network: str, controls: dic
     """The foot of the slide: whose photos these are, who answered, and what was turned."""
     shown = [example for example in EXAMPLES if example.name == name_of(photo)]
     beside = [example for example in EXAMPLES if example not in shown] if len(company) < task.card.company else []
-    said = [f"{say('Photo')}: {say(example.title)} ({say(example.credit)})" for example in shown]
+    said = [f"{say('Photo')}: {say(example.title)} ({example.credit})" for example in shown]
     if beside:
         others = "; ".join(f"{say(e.title)} ({e.credit.removesuffix(', via scikit-image')})" for e in beside)
         said.append(f"{say('Beside it')}: {others}")
