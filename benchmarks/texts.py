@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 import yaml  # noqa: E402
 
-from ssl_demo import inference, lab, learned, live, walk  # noqa: E402
+from ssl_demo import images, inference, lab, learned, live, walk  # noqa: E402
 from ssl_demo.checkpoints import UNTRAINED, bundled  # noqa: E402
 from ssl_demo.examples import EXAMPLES  # noqa: E402
 from ssl_demo.pretext import FAMILIES, all_tasks  # noqa: E402
@@ -32,7 +32,7 @@ from ssl_demo.video import camera_move  # noqa: E402
 PACKAGE = ROOT / "ssl_demo"
 SILENT = ("bench.py", "checkpoints.py", "cli.py", "clips.py", "data.py", "distributed.py", "finetuning.py", "labelled.py",
           "learned.py", "streaming.py", "texts.py", "training.py", "transfer.py", "walk.py")  # the command line's
-TELLING = ("alarm", "collapse_alarm", "_too_large", "_not_a_picture")  # functions that make sentences
+TELLING = ("alarm", "collapse_alarm", "_too_large", "_not_a_picture", "_what_it_is")  # functions that make sentences
 TOP = """# Every text of the page by where it stands: on the left what the code says, on the right what is read. Written by
 # `python benchmarks/texts.py --write`; to add a language see README.md. {0}, {1} ... are numbers, other
 # braces hold what their name says.
@@ -42,7 +42,8 @@ TOP = """# Every text of the page by where it stands: on the left what the code 
 def still() -> dict[str, list[str]]:
     """The texts that need no run, by where they stand."""
     hues = dict.fromkeys(name for _, name in lab.HUES)
-    found = {"families": [*FAMILIES], "examples": [example.title for example in EXAMPLES], MADE: [],
+    kinds = [kind for _, kind in images.DOCUMENTS]
+    found = {"families": [*FAMILIES], "examples": [example.title for example in EXAMPLES], MADE: [], "files": kinds,
              "colours": ["grey", *(f"{kind}{name}" for name in hues for kind in ("", "greyish ", "strong "))]}
     for name, task in all_tasks().items():
         knobs = [*task.controls, *live.knobs(name)]
@@ -137,6 +138,11 @@ def run(name: str, thorough: bool = True) -> Iterator[str]:
 def bare(text: str) -> str:
     """Without the letter that tells choices apart."""
     return re.sub(r"\A[A-Z]: ", "", text)
+
+
+def places(text: str) -> list[str]:
+    """What stands in a text's braces."""
+    return re.findall(r"\{([^}]*)\}", text)
 
 
 def in_words(text: str) -> bool:
