@@ -35,7 +35,7 @@ MAX_FPS = 12.5  # 24, 25, 30 and 60 frames a second are thinned to 12, 12.5, 10 
 MAX_FRAMES = int(KEEP_SECONDS * MAX_FPS)
 FPS = 12.0  # of what has no pace of its own
 SHORT_SIDE = 288
-ACCEPTED = "MP4, MOV, WebM, MKV, AVI, GIF and animated WebP"
+ACCEPTED = later("MP4, MOV, WebM, MKV, AVI, GIF and animated WebP")
 LIMITS = later(f"{ACCEPTED}, at most {MAX_MB} MB; the first {KEEP_SECONDS} seconds are used.")
 
 _LONG_SIDE = 1024

@@ -35,7 +35,7 @@ LIVELY = {**QUICK, "trigger_mode": "once"}  # a look that comes while another is
 class TrainingLab:
     """The room's components, made where it is constructed: inside a `gr.Tab`. A visit has one training at a time."""
 
-    name, title, is_long = "lab", "Training lab", False
+    name, title, is_long = "lab", later("Training lab"), False
 
     def __init__(self):
         tasks, first = all_tasks(), visits.first_method()

@@ -26,7 +26,7 @@ LONGEST = 220  # pixels of a picture on a card, which is drawn half as large
 class OverviewRoom:
     """A card for every task, filled as the answers arrive, those of quick tasks first. A click on one opens its tab."""
 
-    name, title, is_long = "overview", "Overview", True
+    name, title, is_long = "overview", later("Overview"), True
 
     def __init__(self, run: Callable[..., Result], moving: gr.State, company: gr.State, first: Image.Image):
         """run: as of a task's tab; first: a photo to open with, already through all methods."""

@@ -36,7 +36,7 @@ KEPT = say("At most {most} pictures a class. The central square of each is kept 
 class TeachRoom:
     """See `page` for what a room is."""
 
-    name, title, is_long = "teach", "Teach it", False
+    name, title, is_long = "teach", later("Teach it"), False
 
     def __init__(self):
         self.lesson = gr.State(Lesson())

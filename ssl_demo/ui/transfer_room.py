@@ -14,7 +14,7 @@ from ..embedding import title
 from ..inference import parse_seed
 from ..live_transfer import MAPS
 from ..probes import NEIGHBOURS
-from ..texts import say
+from ..texts import later, say
 from . import toasts
 from .measured import Measured
 from .own_encoder import UNSEEN, OwnEncoder, is_lacking, said
@@ -34,7 +34,7 @@ ABOUT = (f'<div class="about"><div><h2 class="unseen">{say("Transfer")}</h2><p c
 class TransferRoom:
     """The components of the room, made where it is constructed: inside a `gr.Tab`."""
 
-    name, title, is_long = "transfer", "Transfer", False
+    name, title, is_long = "transfer", later("Transfer"), False
 
     def __init__(self):
         self.encoders = encoders = shipped_features.available()
