@@ -1,9 +1,18 @@
 """The app: `python app.py`, or what a Hugging Face Space runs."""
 
 import os
+import sys
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+from ssl_demo import texts
+
+try:
+    texts.table()
+except ValueError as error:  # what the host chose is not there
+    print(f"ssl_demo: {error}", file=sys.stderr)
+    raise SystemExit(2) from None
 
 try:
     import spaces  # on ZeroGPU it must come before torch

@@ -17,15 +17,17 @@ from plotly.subplots import make_subplots
 from .checkpoints import UNTRAINED
 from .embedding import title
 from .pretext import FAMILIES, all_tasks
+from .texts import later, say
 from .transfer import PIXELS, PROTOCOLS, SUPERVISED
 
 TABLE = Path(__file__).with_name("transfer_table.json")
-NAMES = {"knn": "Neighbours", "linear": "Linear layer", "finetune": "Fine-tuning"}
+NAMES = {"knn": say("Neighbours"), "linear": say("Linear layer"), "finetune": say("Fine-tuning")}
 INK, SOFT, GRID = "#7d7770", "#8d877f", "rgba(140, 134, 124, 0.28)"  # to be read on light and on dark; the page has its own inks
 COLORS = ("#3d7fc9", "#cf5f33", "#2f9563", "#9a68c4", "#a88420")
 GREY = "#9a948a"
 DASHES, SYMBOLS = ("solid", "dash", "dot", "dashdot"), ("circle", "square", "diamond", "triangle-up", "cross")
-FRESH, BARE, CEILING = "the same network, untrained", "bare pixels", "the same network, trained on these labels alone"
+FRESH, BARE = later("the same network, untrained"), later("bare pixels")
+CEILING = later("the same network, trained on these labels alone")
 LEGEND = (*((name, "■", color) for name, color in zip(FAMILIES, COLORS)), (FRESH, "◇", INK), (CEILING, "△", INK),
           (BARE, "┊", INK))  # fmt: skip
 FONT = "system-ui, Segoe UI, Helvetica Neue, sans-serif"
@@ -59,7 +61,7 @@ def find(rows: Iterable[dict], encoder: str, protocol: str, labels: int | None) 
 def name_of(encoder: str) -> str:
     """How a person reads an encoder's name."""
     base, _, kind = encoder.partition(":")
-    return f"{title(base)}, {kind}" if kind == SUPERVISED else title(encoder)
+    return say("{name}, supervised", name=say(title(base))) if kind == SUPERVISED else say(title(encoder))
 
 
 def trained(rows: Iterable[dict]) -> list[str]:
@@ -96,7 +98,7 @@ def bars(rows: list[dict], labels: int | None = None, protocols: tuple[str, ...]
     labelled = set()  # what the legend has already
 
     def add(key: str, column: int, **trace) -> None:
-        figure.add_trace(trace | {"legendgroup": key, "name": key, "showlegend": key not in labelled}, row=1, col=column)
+        figure.add_trace(trace | {"legendgroup": key, "name": say(key), "showlegend": key not in labelled}, row=1, col=column)
         labelled.add(key)
 
     for column, protocol in enumerate(protocols, start=1):
@@ -113,19 +115,20 @@ def bars(rows: list[dict], labels: int | None = None, protocols: tuple[str, ...]
             if there:
                 add(key, column, type="scatter", y=list(there), mode="markers",
                     x=[100 * row["accuracy"] for row in there.values()],
-                    hovertemplate=f"%{{y}}, {kind}: %{{x:.1f}}%<extra></extra>",
+                    hovertemplate=f"%{{y}}, {say(kind)}: %{{x:.1f}}%<extra></extra>",
                     marker={"symbol": symbol, "size": 9, "color": "white", "line": {"color": "#3a3631", "width": 1.5}})
         if names and (row := find(rows, PIXELS, protocol, labels)):
             add(BARE, column, type="scatter", y=[name_of(names[0]), name_of(names[-1])], x=[100 * row["accuracy"]] * 2,
                 mode="lines", line={"color": SOFT, "dash": "dot", "width": 2},
-                hovertemplate="bare pixels: %{x:.1f}%<extra></extra>")
+                hovertemplate=f"{say(BARE)}: %{{x:.1f}}%<extra></extra>")
         absent = [name_of(name) for name in names if name not in found]
-        figure.add_scatter(y=absent, x=[99] * len(absent), mode="text", text=["not measured"] * len(absent), hoverinfo="skip",
-                           textposition="middle left", textfont={"size": 12, "color": SOFT}, showlegend=False, col=column, row=1)
+        figure.add_scatter(y=absent, x=[99] * len(absent), mode="text", text=[say("not measured")] * len(absent),
+                           hoverinfo="skip", textposition="middle left", textfont={"size": 12, "color": SOFT},
+                           showlegend=False, col=column, row=1)
     figure.update_xaxes(range=[0, 100], tickvals=[25, 50, 75], ticktext=["25%", "50%", "75%"])
     figure.update_yaxes(categoryorder="array", categoryarray=[name_of(name) for name in names], showgrid=False)
     if not names:
-        _say_missing(figure, "Accuracies")
+        _say_missing(figure, say("Accuracies"))
     one = len(protocols) == 1
     height = (70 if one else 110) + ROW * max(3, len(names))
     return _finish(figure, height, {"legend": {"y": 1 + 26 / (height - 80)}, "barmode": "overlay", "showlegend": not one,
@@ -148,7 +151,7 @@ def curves(rows: list[dict], protocol: str, of_all: float) -> go.Figure:
                            line={"color": tint, "dash": DASHES[place % len(DASHES)], "width": 2},
                            marker={"symbol": SYMBOLS[place % len(SYMBOLS)], "size": 7},
                            error_y={"type": "data", "array": spread, "thickness": 1, "width": 3},
-                           hovertemplate=f"{name_of(name)}, %{{x:.0f}} a class: %{{y:.1f}} %<extra></extra>")
+                           hovertemplate=f"{name_of(name)}, %{{x:.0f}} {say('a class')}: %{{y:.1f}} %<extra></extra>")
         values += y
         ends.append((y[-1], x[-1], name_of(name), tint))
     least = 0.047 * (max(values, default=1) - min(values, default=0))  # a line of text, in per cent
@@ -156,8 +159,8 @@ def curves(rows: list[dict], protocol: str, of_all: float) -> go.Figure:
         figure.add_annotation(x=math.log10(x), y=height, text=text, font={"color": tint, "size": 12}, xanchor="left", xshift=8,
                               showarrow=False)
     ticks = sorted({row["labels_per_class"] or of_all for row in rows if row["protocol"] == protocol})
-    figure.update_xaxes(type="log", tickvals=ticks, title="labels a class (logarithmic)",
-                        ticktext=[f"all ({x:.0f})" if x == of_all else f"{x:g}" for x in ticks])
+    figure.update_xaxes(type="log", tickvals=ticks, title=say("labels a class (logarithmic)"),
+                        ticktext=[say("all ({count:.0f})", count=x) if x == of_all else f"{x:g}" for x in ticks])
     if ticks:
         low, high = (math.log10(edge) for edge in (ticks[0], ticks[-1]))
         figure.update_xaxes(range=[low - 0.1, high + 0.05])
@@ -165,7 +168,7 @@ def curves(rows: list[dict], protocol: str, of_all: float) -> go.Figure:
     if not names:
         _say_missing(figure, NAMES[protocol])
     # The names stand to the right of the axes.
-    title = {"text": f"{NAMES[protocol]}: how few labels do", "font": {"size": 14}, "x": 0.02}
+    title = {"text": f"{NAMES[protocol]}: {say('how few labels do')}", "font": {"size": 14}, "x": 0.02}
     return _finish(figure, 440, {"margin": {"r": 136 if names else 8}, "title": title})
 
 
@@ -200,12 +203,12 @@ def gap(rows: list[dict]) -> go.Figure:
                            text=["", f"   {100 * (tuned - linear):+.1f}"], textposition="middle right", showlegend=False,
                            line={"color": color(name), "width": 3}, cliponaxis=False)
     tints = [color(name) for name in found]
-    for which, (label, symbol) in enumerate((("linear layer", "circle-open"), ("fine-tuning", "circle"))):
+    for which, (label, symbol) in enumerate(((say("linear layer"), "circle-open"), (say("fine-tuning"), "circle"))):
         figure.add_scatter(x=[100 * pair[which] for pair in found.values()], y=[name_of(name) for name in found], mode="markers",
                            name=label, marker={"symbol": symbol, "size": 11, "line": {"width": 2}, "color": tints},
                            hovertemplate=f"%{{y}}, {label}: %{{x:.1f}} %<extra></extra>")
     if not found:
-        _say_missing(figure, "Both a linear layer and fine-tuning of one encoder")
+        _say_missing(figure, say("Both a linear layer and fine-tuning of one encoder"))
     figure.update_xaxes(ticksuffix="%")
     figure.update_yaxes(showgrid=False)
     return _finish(figure, 90 + 34 * max(2, len(found)), {"margin": {"r": 56 if found else 8}})
@@ -222,16 +225,19 @@ def gap_sentence(rows: list[dict], test: int) -> str:
                                        for name in (_family("fill"), _family("views")))
     for name, group in ((here, filling), (there, views)):
         if not group:
-            return f"Not measured yet: it takes a linear layer and fine-tuning of an encoder of “{name}”."
+            return say("Not measured yet: it takes a linear layer and fine-tuning of an encoder of “{name}”.", name=say(name))
     means = [statistics.fmean(tuned - linear for linear, tuned in group) for group in (filling, views)]
     # Of each gap the binomial variance of both accuracies; that of a mean falls with the number of encoders.
     variances = [sum(a * (1 - a) / test for pair in group for a in pair) / len(group) ** 2 for group in (filling, views)]
     difference, half = means[0] - means[1], 1.96 * math.sqrt(sum(variances))
-    verdict = ("as the MAE paper found" if difference > half else "the opposite of what the MAE paper found" if difference < -half
-               else "no difference that the test photos can tell, so the MAE paper's finding does not show here")
-    return (f"With {labels or 'all'} labels a class, fine-tuning adds {100 * means[0]:.1f} points to a linear layer for encoders "
-            f"of “{here}” ({len(filling)} measured) and {100 * means[1]:.1f} for those of “{there}” ({len(views)}); difference "
-            f"{100 * difference:+.1f} ± {100 * half:.1f} points: {verdict}.")
+    verdict = (say("as the MAE paper found") if difference > half else
+               say("the opposite of what the MAE paper found") if difference < -half else
+               say("no difference that the test photos can tell, so the MAE paper's finding does not show here"))
+    return say("With {labels} labels a class, fine-tuning adds {filling:.1f} points to a linear layer for encoders of “{here}” "
+               "({some} measured) and {views:.1f} for those of “{there}” ({others}); difference {difference:+.1f} ± {half:.1f} "
+               "points: {verdict}.",
+               labels=labels or say("all"), filling=100 * means[0], here=say(here), some=len(filling), views=100 * means[1],
+               there=say(there), others=len(views), difference=100 * difference, half=100 * half, verdict=verdict)
 
 
 def _family(word: str) -> str:
@@ -251,7 +257,8 @@ def _apart(heights: list[float], least: float) -> list[float]:
 
 
 def _say_missing(figure: go.Figure, what: str) -> None:
-    figure.add_annotation(text=f"{what}:<br>not measured yet.", x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
+    figure.add_annotation(text=f"{what}:<br>{say('not measured yet.')}", x=0.5, y=0.5, xref="paper", yref="paper",
+                          showarrow=False)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
 

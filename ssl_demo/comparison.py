@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from . import charts
 from .live_watch import View
 from .pretext import all_tasks
+from .texts import say
 
 RECENT = 8  # looks that a curve's bold line and the figures are means of
 COLORS = charts.COLORS
@@ -45,6 +46,12 @@ def guess(view: View) -> str:
     return dict(card.baselines).get(card.in_training[1], "chance")
 
 
+def in_words(name: str) -> str:
+    """What a run is called, which is its method's name, perhaps with a number, unless its visitor gave it another."""
+    words, blank, number = name.rpartition(" ")
+    return f"{say(words)}{blank}{number}" if number.isdecimal() else say(name)
+
+
 def smooth(values: Sequence[float], looks: int = RECENT) -> list[float]:
     """The mean of each value and the few before it: a batch is small, and tells much by chance."""
     return [sum(values[max(0, at - looks + 1) : at + 1]) / min(at + 1, looks) for at in range(len(values))]
@@ -61,7 +68,7 @@ def compare(views: Sequence[View], what: str, over: str) -> Comparison | None:
         return None
     last, left_out = views[-1], []
     if what == "metric":
-        left_out = [view.name for view in views if view.metric_label != last.metric_label]
+        left_out = [in_words(view.name) for view in views if view.metric_label != last.metric_label]
         views = [view for view in views if view.metric_label == last.metric_label]
     mixed = what == "loss" and len({view.task_name for view in views}) > 1
     scale = 100 if what == "metric" and is_share(last) else 1
@@ -73,12 +80,13 @@ def compare(views: Sequence[View], what: str, over: str) -> Comparison | None:
         return {float(point.step) if over == "steps" else point.seconds: y for point, y in zip(view.points, values)}
 
     if what == "metric":
-        label = f"{last.metric_label}{' (%)' if scale == 100 else ''}"
+        label = f"{say(last.metric_label)}{' (%)' if scale == 100 else ''}"
         level = None if last.metric_chance is None else (guess(last), scale * last.metric_chance)
     else:
-        label = "Loss; 1 is guessing, or the start" if mixed else "Loss"
+        label = say("Loss; 1 is guessing, or the start" if mixed else "Loss")
         level = ("", 1.0) if mixed else last.loss_level
-    return Comparison([(view.name, curve(view)) for view in views], label, over, level, left_out)
+    level = level and (say(level[0]), level[1])
+    return Comparison([(in_words(view.name), curve(view)) for view in views], label, say(over), level, left_out)
 
 
 def figure(compared: Comparison) -> go.Figure:

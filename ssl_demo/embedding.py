@@ -15,6 +15,7 @@ from .checkpoints import UNTRAINED, bundled
 from .images import square, to_tensor
 from .inference import load, pick_device
 from .pretext import all_tasks
+from .texts import later
 from .transfer import PIXELS, Pixels
 
 
@@ -26,11 +27,13 @@ def bundled_encoders() -> list[str]:
 def title(encoder: str) -> str:
     """How a person reads an encoder's name."""
     if encoder == PIXELS:
-        return "Bare pixels"
+        return later("Bare pixels")
     if own_networks.is_own(encoder):
-        return f"Yours: {own_networks.find(encoder).name}"
+        name = own_networks.find(encoder).name
+        return later(f"Yours: {name}")
     name, _, untrained = encoder.partition(":")
-    return all_tasks()[name].card.title + (", untrained" if untrained else "")
+    name = all_tasks()[name].card.title
+    return later(f"{name}, untrained") if untrained else name
 
 
 def is_trained(encoder: str) -> bool:

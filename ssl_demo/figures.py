@@ -39,14 +39,15 @@ def pick(panels: Sequence[Panel], stage: str, named: Sequence[str]) -> Panel:
     return next((panel for panel in of_stage if panel.name in named), of_stage[0])
 
 
-def bar_picture(bars: tuple[Bar, ...], width: int = 384, row: int = 48, letters=ImageFont.load_default) -> np.ndarray:
+def bar_picture(bars: tuple[Bar, ...], width: int = 384, row: int = 48, letters=ImageFont.load_default,
+                true: str = "true") -> np.ndarray:
     """Bars as a picture, (row * bars + 16, width, 3): the answer filled in blue, the truth outlined and ticked.
 
-    letters: the font of a size in pixels.
+    letters: the font of a size in pixels; true: the word for the truth.
     """
     canvas = Image.new("RGB", (width, row * len(bars) + 16), "white")
     draw, font, thick = ImageDraw.Draw(canvas), letters(min(18 + (row > 48) * 4, row - 6)), min(32, row - 8)
-    labels = [f"{bar.label}{' (true)' if bar.true else ''}" for bar in bars]
+    labels = [f"{bar.label}{f' ({true})' if bar.true else ''}" for bar in bars]
     left = max(round(0.3 * width), 24 + round(max(draw.textlength(label, font) for label in labels)))
     for number, (bar, label) in enumerate(zip(bars, labels)):
         middle, room = 8 + row * number + row // 2, max(40, width - left - 84)

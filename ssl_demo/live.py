@@ -25,6 +25,7 @@ from .checkpoints import accept as accept
 from .data import Photos
 from .live_plan import SCRATCH, Plan, knobs, plan, sizes
 from .live_watch import SHARE, Point, View, Watcher
+from .texts import later
 from .training import Snapshot, precision, processes, train
 
 __all__ = ["STATES", "Lab", "Plan", "Point", "Run", "View", "accept", "knobs", "plan", "sizes"]
@@ -50,7 +51,7 @@ class Run:
         chance = card.in_training[1]
         self._view = View(
             self.id, plan.name, card.name, plan.data_name, "waiting", budget=plan.seconds, seconds_left=plan.seconds,
-            loss_level=level and ("guessing", level), metric_chance=chance if isinstance(chance, float) else None,
+            loss_level=level and (later("guessing"), level), metric_chance=chance if isinstance(chance, float) else None,
             metric_label=card.watched[1] if card.watched else card.metric_label,
             classes=len(plan.labelled.classes) if plan.labelled is not None else 0)  # fmt: skip
 
@@ -128,7 +129,7 @@ class Run:
             state, error = "failed", sentence(problem)
         except Exception as problem:  # nobody would ever see it in a thread
             logging.getLogger(__name__).exception("a training broke off")
-            state, error = "failed", f"The training broke off ({type(problem).__name__})."
+            state, error = "failed", later(f"The training broke off ({type(problem).__name__}).")
         finally:
             self.plan = replace(self.plan, data=NOTHING, labelled=None)  # the rest is small
             self._set(state=state, error=error, seconds_left=0.0, saving=False)

@@ -13,6 +13,7 @@ from .data import centre
 from .inference import Runner
 from .live_plan import Plan
 from .pretext import Panel
+from .texts import later
 from .training import Snapshot
 
 PANELS, PROBE = 0.9, 4.0  # seconds between two sets of panels, two probes; less often where that took over a tenth of the time
@@ -99,7 +100,7 @@ class Watcher:
         if snapshot.guess is not None:
             self._guesses.append(snapshot.guess)
         return {"points": self._thinned(point), "step": snapshot.step, "seconds": snapshot.seconds, "seconds_left": left,
-                "images_per_second": rate, "loss_level": view.loss_level or ("at the start", snapshot.loss),
+                "images_per_second": rate, "loss_level": view.loss_level or (later("at the start"), snapshot.loss),
                 "metric_chance": sum(self._guesses) / len(self._guesses) if self._guesses else view.metric_chance}
 
     def _thinned(self, point: Point) -> list[Point]:

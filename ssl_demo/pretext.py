@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .questions import Question
+from .texts import later
 
 FAMILIES = ("Predict a transformation", "Fill in what is missing", "Bring views together")
 STAGES = ("photo", "sees", "answers", "judged")  # the four steps of every tab, in this order
@@ -122,7 +123,7 @@ class Control:
         assert self.kind in ("patches", "order"), f"unknown kind of control: {self.kind}"
         parts = str("" if value is None else value).replace(",", " ").split()
         if not all(part.isdecimal() and len(part) < 6 for part in parts):
-            what = "numbers of patches such as “0 5 17”" if self.kind == "patches" else "whole numbers such as “4 0 8”"
+            what = later("numbers of patches such as “0 5 17”" if self.kind == "patches" else "whole numbers such as “4 0 8”")
             raise ValueError(f"“{self.name}” must be {what}, not {value!r}.")
         if self.kind == "order":
             return " ".join(str(int(part)) for part in parts)

@@ -27,12 +27,13 @@ from . import embedding, probes
 from .checkpoints import UNTRAINED
 from .examples import EXAMPLES
 from .images import square
+from .texts import say
 from .transfer import PIXELS
 
 MOST_CLASSES, MOST_PICTURES, LONGEST_NAME = 5, 30, 40
 LEAST = 2  # pictures that a class takes: one that is left out must have another to be recognised by
 SIDE = 192  # pixels; no bundled encoder sees more
-NAMES = tuple(f"Class {letter}" for letter in "ABCDE")
+NAMES = tuple(say("Class {letter}", letter=letter) for letter in "ABCDE")
 Z = 1.96  # standard deviations on either side that hold 95 % of a normal distribution
 _numbers = itertools.count()
 
@@ -244,14 +245,17 @@ def conclusion(told: dict) -> str:
     """What a report's accuracies allow to be said, and no more."""
     rows = told["encoders"]
     best, above = rows[0], sum(row["low"] > told["chance"] for row in rows)
-    many = "no interval lies" if not above else f"{'all' if above == len(rows) else above} of {len(rows)} intervals lie"
-    text = f"On {best['of']} pictures, {many.replace('all of', 'all')} wholly above chance. "
+    text = say("On {of} pictures, no interval lies wholly above chance." if not above else
+               "On {of} pictures, all {all} intervals lie wholly above chance." if above == len(rows) else
+               "On {of} pictures, {above} of {all} intervals lie wholly above chance.",
+               of=best["of"], above=above, all=len(rows)) + " "
     worse = sum(row["high"] < best["low"] for row in rows)
     if not worse:
-        return text + "All overlap with the best one's: none can be said to be better yet."
+        return text + say("All overlap with the best one's: none can be said to be better yet.")
     alike = sum(row["right"] == best["right"] for row in rows)
-    lead = f"{best['title']} is" if alike == 1 else f"The best {alike} are"
-    return text + f"{lead} better than the last {worse}; of the others, whose intervals overlap, it cannot be said."
+    who = say("{title} is" if alike == 1 else "The best {alike} are", title=say(best["title"]), alike=alike)
+    return text + say("{who} better than the last {worse}; of the others, whose intervals overlap, it cannot be said.", who=who,
+                      worse=worse)
 
 
 @functools.cache

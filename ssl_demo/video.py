@@ -24,6 +24,7 @@ from PIL import Image
 
 from .images import CONTROL_BYTES, DOCUMENTS, Refused, load_photo, read_upload, shown_name, to_rgb
 from .progress import Cancelled, steps
+from .texts import later
 
 # PyAV is imported where it is used: it loads many libraries, and most runs never see a clip.
 
@@ -34,8 +35,8 @@ MAX_FPS = 12.5  # 24, 25, 30 and 60 frames a second are thinned to 12, 12.5, 10 
 MAX_FRAMES = int(KEEP_SECONDS * MAX_FPS)
 FPS = 12.0  # of what has no pace of its own
 SHORT_SIDE = 288
-ACCEPTED = "MP4, MOV, WebM, MKV, AVI, GIF and animated WebP"
-LIMITS = f"{ACCEPTED}, at most {MAX_MB} MB; the first {KEEP_SECONDS} seconds are used."
+ACCEPTED = later("MP4, MOV, WebM, MKV, AVI, GIF and animated WebP")
+LIMITS = later(f"{ACCEPTED}, at most {MAX_MB} MB; the first {KEEP_SECONDS} seconds are used.")
 
 _LONG_SIDE = 1024
 _SLACK = 0.003  # seconds: time stamps are often rounded to milliseconds

@@ -28,7 +28,7 @@ LAYERS = (
      "ssl_demo.lab_drawing", "ssl_demo.color_nets", "ssl_demo.clips", "ssl_demo.masks", "ssl_demo.pointers", "ssl_demo.examples",
      "ssl_demo.contrastive", "ssl_demo.views", "ssl_demo.patch_nets", "ssl_demo.vit", "ssl_demo.momentum", "ssl_demo.labelled",
      "ssl_demo.probes", "ssl_demo.distributed", "ssl_demo.streaming", "ssl_demo.muon", "ssl_demo.questions",
-     "ssl_demo.own_networks"},
+     "ssl_demo.own_networks", "ssl_demo.texts"},
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 import gradio as gr
 
 from ..examples import EXAMPLES, name_of
+from ..texts import say
 from . import lectures, links, toasts
 from .lecture_script import SCRIPT
 from .task_tab import QUICK
@@ -16,11 +17,13 @@ from .task_tab import QUICK
 MOVE = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "news", "concurrency_limit": 4,
         "trigger_mode": "always_last"}
 AGAIN = "#again"  # follows the link of a room that is open already: no tab will be chosen, so it is told to answer
-HEADER = """<header><h1>Learning without labels</h1><p>Hide something in a photo, predict it back, keep the encoder.</p>
-<button type="button" id="large-type" aria-pressed="false" aria-label="Large type" title="For the back row"><span>Aa</span>
-<span>Large type</span></button></header>"""
-NEEDS = "One link a line, as “Copy link” gives it; a title may stand before it."
-PLACEHOLDER = "The cat, half hidden: https://…?task=mae&photo=chelsea&mask_ratio=50"
+IDEA = say("Hide something in a photo, predict it back, keep the encoder.")
+LARGE = f'aria-label="{say("Large type")}" title="{say("For the back row")}"'
+HEADER = f"""<header><h1>{say("Learning without labels")}</h1><p>{IDEA}</p>
+<button type="button" id="large-type" aria-pressed="false" {LARGE}><span>Aa</span>
+<span>{say("Large type")}</span></button></header>"""
+NEEDS = say("One link a line, as “Copy link” gives it; a title may stand before it.")
+PLACEHOLDER = say("The cat, half hidden: https://…?task=mae&photo=chelsea&mask_ratio=50")
 
 
 class Address:
@@ -35,12 +38,13 @@ class Address:
 
     def dialog(self) -> None:
         """Where a teacher makes a lecture of links, and finds those that the host keeps."""
-        with gr.Accordion("Lecture", open=False, elem_id="lecture-maker"):
+        with gr.Accordion(say("Lecture"), open=False, elem_id="lecture-maker"):
             kept = ", ".join(f'<a href="?lecture={name}">{html.escape(name)}</a>' for name in lectures.names())
-            gr.HTML(f"<p class='note'>Prepared states, and arrow keys between them. {f'Here: {kept}.' if kept else ''}</p>")
-            lines = gr.Textbox(lines=4, max_lines=8, label="Your own", info=NEEDS, placeholder=PLACEHOLDER,
+            here = say("Here: {lectures}.", lectures=kept) if kept else ""
+            gr.HTML(f"<p class='note'>{say('Prepared states, and arrow keys between them.')} {here}</p>")
+            lines = gr.Textbox(lines=4, max_lines=8, label=say("Your own"), info=NEEDS, placeholder=PLACEHOLDER,
                                elem_id="lecture-lines")
-            make = gr.Button("Make one link", size="sm", elem_id="lecture-make")
+            make = gr.Button(say("Make one link"), size="sm", elem_id="lecture-make")
             made = gr.HTML(elem_id="lecture-made")
         make.click(made_html, lines, made, **QUICK)
 
@@ -125,10 +129,11 @@ class Address:
 def lecture_html(name: str, states: list[lectures.State], at: int) -> str:
     """The footer of a lecture that stands at a state, and all its states for the page's script."""
     told = html.escape(json.dumps([[state.title, state.link] for state in states]))
-    return (f'<nav class="lecture-foot" aria-label="Lecture" data-name="{html.escape(name)}" data-at="{at}" data-states="{told}">'
-            '<button type="button" data-move="-1" aria-label="Previous state">‹</button><span role="status"></span>'
-            '<button type="button" data-move="1" aria-label="Next state">›</button>'
-            '<button type="button" data-move="0" aria-label="Leave the lecture (Esc)" title="Esc">×</button></nav>')
+    return (f'<nav class="lecture-foot" aria-label="{say("Lecture")}" data-name="{html.escape(name)}" data-at="{at}" '
+            f'data-states="{told}">'
+            f'<button type="button" data-move="-1" aria-label="{say("Previous state")}">‹</button><span role="status"></span>'
+            f'<button type="button" data-move="1" aria-label="{say("Next state")}">›</button>'
+            f'<button type="button" data-move="0" aria-label="{say("Leave the lecture (Esc)")}" title="Esc">×</button></nav>')
 
 
 def made_html(text: str) -> str:
@@ -137,7 +142,7 @@ def made_html(text: str) -> str:
         states = lectures.pasted(text or "")
         link = f"?lecture={lectures.pack(states)}"
     except ValueError as error:
-        return f'<p class="note bad" role="alert">{html.escape(str(error))}</p>'
-    count = "1 state" if len(states) == 1 else f"{len(states)} states"
-    return (f'<p class="note" role="status">{count}, all in this link: <a href="{link}" target="_blank">open</a> '
-            f'<button type="button" class="copy-lecture" data-link="{link}">Copy link</button></p>')
+        return f'<p class="note bad" role="alert">{html.escape(say(str(error)))}</p>'
+    count = say("1 state, all in this link:" if len(states) == 1 else "{count} states, all in this link:", count=len(states))
+    return (f'<p class="note" role="status">{count} <a href="{link}" target="_blank">{say("open")}</a> '
+            f'<button type="button" class="copy-lecture" data-link="{link}">{say("Copy link")}</button></p>')

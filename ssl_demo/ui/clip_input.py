@@ -9,6 +9,7 @@ import numpy as np
 from gradio.data_classes import FileData
 from gradio.processing_utils import save_bytes_to_cache
 
+from ssl_demo.texts import later
 from ssl_demo.video import Clip, encode_mp4, load_clip
 
 from . import leaving, toasts
@@ -68,4 +69,4 @@ class ClipInput(gr.Video):
         """The clip in what the browser or a client sent. Raises ValueError with one sentence where it cannot be read."""
         if not payload.path:
             raise ValueError("No clip arrived; please upload it again.")
-        return load_clip(uploaded(payload.path, self.GRADIO_CACHE, "clip"), payload.orig_name or "your clip")
+        return load_clip(uploaded(payload.path, self.GRADIO_CACHE, later("clip")), payload.orig_name or later("your clip"))

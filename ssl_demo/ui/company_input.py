@@ -8,6 +8,7 @@ from gradio.data_classes import FileData, ListFiles
 from PIL import Image
 
 from ..images import limit, load_photo, square
+from ..texts import later, say
 from . import toasts
 from .panels import data_url
 from .photo_input import uploaded
@@ -32,14 +33,15 @@ class CompanyInput(gr.UploadButton):
         """One photo. Raises ValueError with one sentence where it cannot be read."""
         if not file.path:
             raise ValueError("No photo arrived; please upload it again.")
-        return limit(load_photo(uploaded(file.path, self.GRADIO_CACHE, "photo"), file.orig_name or "your photo"), 512)
+        path = uploaded(file.path, self.GRADIO_CACHE, later("photo"))
+        return limit(load_photo(path, file.orig_name or later("your photo")), 512)
 
     def join(self, payload, company: list[Image.Image], most: int) -> list[Image.Image]:
         """The company with the new photos behind it, `most` at the most. A bad file is named in a toast; the good ones join."""
         company = list(company)
         for file in files(payload):
             if len(company) >= most:
-                toasts.warn(f"No more than {most} photos can join; the rest were left out.")
+                toasts.warn(later(f"No more than {most} photos can join; the rest were left out."))
                 break
             try:
                 company.append(self.read(file))
@@ -59,7 +61,7 @@ def files(payload) -> list[FileData]:
 def company_html(company: list[Image.Image]) -> str:
     """The company as small pictures."""
     if not company:
-        return "<p class='note'>The examples and parts of them, until you add some.</p>"
+        return f"<p class='note'>{say('The examples and parts of them, until you add some.')}</p>"
     return "<div class='company'>" + "".join(
-        f'<img src="{data_url(np.asarray(square(photo, 64)))}" alt="Photo {number} beside yours">'
+        f'<img src="{data_url(np.asarray(square(photo, 64)))}" alt="{say("Photo {number} beside yours", number=number)}">'
         for number, photo in enumerate(company, start=1)) + "</div>"

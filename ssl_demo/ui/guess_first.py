@@ -14,13 +14,14 @@ from PIL import Image
 from ..inference import Result
 from ..pretext import Panel, PretextTask
 from ..questions import Question
+from ..texts import in_script, say, spoken
 from . import toasts
 from .events import QUICK
 from .panels import data_url, panel_html
 from .story import STEPS, link_html
 
 MOST = 10_000  # hands that a hall can raise
-NOTHING = "There is nothing to guess here: go to the next question, or take another photo."
+NOTHING = say("There is nothing to guess here: go to the next question, or take another photo.")
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ def fixed(task: type[PretextTask], result: Result) -> str:
     """A sentence where a control says the answer, so that there is nothing to guess; else nothing."""
     for control in task.controls:
         if control.fixes and result.controls[control.name] != control.default:
-            return (f"Nothing to guess while “{control.label}” is “{result.controls[control.name]}”: "
-                    f"set it back to “{control.default}”.")
+            return say("Nothing to guess while “{label}” is “{value}”: set it back to “{default}”.", label=say(control.label),
+                       value=say(str(result.controls[control.name])), default=say(str(control.default)))
     return ""
 
 
@@ -95,12 +96,13 @@ def outcome(question: Question, hands: list[int]) -> Outcome:
 
 def told(task: type[PretextTask], result: Result, photo, seed: int | None, guesses: Guesses, links: tuple,
          whole: str) -> str:
-    """`whole`, the story of a run; covered, with the question, where the visitor wants to guess first and has not yet."""
+    """`whole`, the story of a run in the host's language; covered, with the question, where the visitor wants to guess first and
+    has not yet."""
     answered = guesses.outcomes.get((task.card.name, riddle(photo, seed)))
     if not guesses.on:
-        above = f'<div class="guess-start">{button("start", "Guess first")}</div>'
+        above = f'<div class="guess-start">{button("start", say("Guess first"))}</div>'
     elif sentence := fixed(task, result):
-        above = f'<div class="verdict"><p>{html.escape(sentence)}</p>{button("stop", "Stop guessing")}</div>'
+        above = f'<div class="verdict"><p>{html.escape(sentence)}</p>{button("stop", say("Stop guessing"))}</div>'
     elif answered:
         above = verdict_html(task, answered, guesses)
     else:
@@ -114,14 +116,15 @@ def button(does: str, text: str, kind: str = "") -> str:
 
 def covered_html(task: type[PretextTask], question: Question | None, guesses: Guesses, links: tuple) -> str:
     """The four steps, of which only what the network sees and the question are there."""
-    cover = '<div class="cover">Covered until you have answered.</div>'
+    cover = f'<div class="cover">{say("Covered until you have answered.")}</div>'
     if question is None:
-        sees, asked = cover, f'<p class="question">{NOTHING}</p>{button("next", "Next", "main")}'
+        sees, asked = cover, f'<p class="question">{NOTHING}</p>{button("next", say("Next"), "main")}'
     else:
         sees = panel_html(Panel("asked", question.title, question.caption, "sees", question.picture, click=question.click))
         asked = question_html(question)
-    judged = f'{cover}{tally_html(task, guesses)}<p class="guess-ends">{button("stop", "Stop guessing")}</p>'
-    note = '<p class="cover-note">A photo that nobody has seen yet makes it fairer: bring one now, it stays covered.</p>'
+    judged = f'{cover}{tally_html(task, guesses)}<p class="guess-ends">{button("stop", say("Stop guessing"))}</p>'
+    note = say("A photo that nobody has seen yet makes it fairer: bring one now, it stays covered.")
+    note = f'<p class="cover-note">{note}</p>'
     steps = {"photo": cover + note, "sees": sees, "answers": asked, "judged": judged}
     columns = "".join(f'<section class="step step-{stage}"><h3><span>{number}</span>{heading}</h3>{steps[stage]}</section>'
                       for number, (stage, heading) in enumerate(STEPS.items(), start=1))
@@ -135,7 +138,8 @@ def question_html(question: Question) -> str:
     buttons, hands = [], []
     for number, choice in enumerate(question.choices):
         if number == 4 and question.middle is not None:
-            buttons.append(f'<span class="middle"><img src="{data_url(question.middle)}" alt="The patch in the middle"></span>')
+            what = say("The patch in the middle")
+            buttons.append(f'<span class="middle"><img src="{data_url(question.middle)}" alt="{what}"></span>')
         swatch = f'<i class="swatch" style="background:{choice.color}"></i>' if choice.color else ""
         label = html.escape(choice.label)
         buttons.append(f'<button type="button" data-pick="{number}">{swatch}<b>{label}</b></button>')
@@ -143,29 +147,31 @@ def question_html(question: Question) -> str:
     kind = "board" if question.board else "swatches" if question.choices[0].color else "list"
     return (f'<p class="question">{html.escape(question.text)}</p><div class="choices {kind}" role="group" '
             f'aria-label="{html.escape(question.text)}">{"".join(buttons)}</div>'
-            f'<details class="hands"><summary>A class? Enter a show of hands</summary><div class="{kind}">{"".join(hands)}</div>'
-            f'{button("hands", "Done")}</details>')
+            f'<details class="hands"><summary>{say("A class? Enter a show of hands")}</summary>'
+            f'<div class="{kind}">{"".join(hands)}</div>'
+            f'{button("hands", say("Done"))}</details>')
 
 
 def verdict_html(task: type[PretextTask], given: Outcome, guesses: Guesses) -> str:
     """Who said what and whether that was right, in words, and the tally."""
     def said(who: str, number: int | None, right: bool, note: str = "") -> str:
-        mark, word = ("✓", "right") if right else ("✗", "wrong")
+        mark, word, kind = ("✓", say("Right").lower(), "right") if right else ("✗", say("wrong"), "wrong")  # "right" is a side
         what = named(given, number) if number is not None else ""
-        return f'<li class="{word}"><small>{who}</small><b>{what}</b><span>{mark} {note or word}</span></li>'
+        return f'<li class="{kind}"><small>{who}</small><b>{what}</b><span>{mark} {note or word}</span></li>'
 
     total = sum(given.hands)
     most = given.hands.index(max(given.hands))
     if total == 1:
-        yours = said("You", most, most == given.truth)
+        yours = said(say("You"), most, most == given.truth)
     else:
-        yours = said("Most hands", most, most == given.truth, f"{given.hands[given.truth]} of {total} right")
-    word = "right" if given.network == given.truth else "wrong"
-    network = said("The network", given.network, given.network == given.truth, f"{word}, {given.share:.0%} sure")
-    truth = f'<li class="truth"><small>It was</small><b>{named(given, given.truth)}</b></li>'
+        note = say("{done} of {of} right", done=given.hands[given.truth], of=total)
+        yours = said(say("Most hands"), most, most == given.truth, note)
+    sure = say("right, {share:.0%} sure" if given.network == given.truth else "wrong, {share:.0%} sure", share=given.share)
+    network = said(say("The network"), given.network, given.network == given.truth, sure)
+    truth = f'<li class="truth"><small>{say("It was")}</small><b>{named(given, given.truth)}</b></li>'
     return (f'<div class="verdict" role="status"><ul class="said">{yours}{network}{truth}</ul>{tally_html(task, guesses)}'
-            f'<p class="guess-ends">{button("next", "Next", "main")}{button("reset", "Reset tally")}'
-            f'{button("stop", "Stop guessing")}</p></div>')
+            f'<p class="guess-ends">{button("next", say("Next"), "main")}{button("reset", say("Reset tally"))}'
+            f'{button("stop", say("Stop guessing"))}</p></div>')
 
 
 def named(given: Outcome, number: int) -> str:
@@ -180,12 +186,13 @@ def tally_html(task: type[PretextTask], guesses: Guesses) -> str:
     count, *_ = here = guesses.tally(task.card.name)
     everywhere = guesses.tally()
     if not count and not everywhere[0]:
-        return '<p class="tally">No question answered yet in this visit.</p>'
-    others = f'<p class="everywhere">All tabs: {sentence(everywhere)}.</p>' if everywhere[0] > count else ""
+        return '<p class="tally">' + say("No question answered yet in this visit.") + "</p>"
+    others = f'<p class="everywhere">{say("All tabs:")} {sentence(everywhere)}.</p>' if everywhere[0] > count else ""
     if not count:
         return f'<div class="tally">{others}</div>'
-    cells = "".join(f"<div><dt>{who}</dt><dd>{number(value)}<small> of {count}</small></dd></div>"
-                    for who, value in zip(("You", "The network", "Chance"), here[1:]))
+    of = say("of {count}", count=count)
+    cells = "".join(f"<div><dt>{who}</dt><dd>{number(value)}<small> {of}</small></dd></div>"
+                    for who, value in zip((say("You"), say("The network"), say("Chance")), here[1:]))
     return f'<div class="tally"><dl aria-label="{sentence(here)}">{cells}</dl>{others}</div>'
 
 
@@ -198,7 +205,8 @@ def number(value: float) -> str:
 def sentence(tally: tuple[int, float, float, float]) -> str:
     """Such as: you 3 of 5, the network 4 of 5, chance 1.3 of 5."""
     count, *right = tally
-    return ", ".join(f"{who} {number(value)} of {count}" for who, value in zip(("you", "the network", "chance"), right))
+    whose = (say("you"), say("the network"), say("chance"))
+    return ", ".join(f"{who} {say('{done} of {of}', done=number(value), of=count)}" for who, value in zip(whose, right))
 
 
 def listen(tab, photo: gr.State, guesses: gr.State) -> None:
@@ -216,14 +224,14 @@ def listen(tab, photo: gr.State, guesses: gr.State) -> None:
             with toasts.told():
                 result = tab.result(photo, *values)
                 if result.question is not None and not fixed(tab.task, result):
-                    now = now.with_outcome(tab.name, riddle(photo, seed), outcome(result.question, hands))
+                    now = now.with_outcome(tab.name, riddle(photo, seed), outcome(spoken(result.question), hands))
         return tab.answer(photo, *values[:-1], now), now, gr.skip()
 
     tab.story.guess(pressed, [photo, *tab.inputs], [tab.story, guesses, tab.seed], **QUICK)
 
 
 # What is pressed. An answer replaces the buttons, so whoever uses the keyboard is led on: to Next, then to the first choice.
-PRESSED = """
+PRESSED = in_script("""
 let guessing = false;
 const pressed = (data) => { guessing = true; trigger('guess', data); };
 const picks = () => [...element.querySelectorAll('[data-pick]')];
@@ -232,7 +240,7 @@ element.addEventListener('click', (event) => {
   if (pick) pressed({hands: picks().map((one) => one === pick ? 1 : 0)});
   else if (does === 'hands') {
     const inputs = [...element.querySelectorAll('.hands input')], none = inputs.every((input) => !Number(input.value));
-    inputs[0].setCustomValidity(none ? 'Enter how many hands each answer got.' : '');
+    inputs[0].setCustomValidity(none ? say('Enter how many hands each answer got.') : '');
     if (inputs.every((input) => input.reportValidity())) pressed({hands: inputs.map((input) => Number(input.value))});
   } else if (does) pressed({does});
 });
@@ -262,4 +270,4 @@ new MutationObserver(() => {
   guessing = false;
   next.focus({preventScroll: true});
 }).observe(element, {childList: true, subtree: true});
-"""
+""")

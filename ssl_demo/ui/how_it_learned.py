@@ -15,6 +15,7 @@ from ..checkpoints import bundled
 from ..examples import EXAMPLES
 from ..learned import Kept, Learned
 from ..pretext import Card, Chart, Line, Number, all_tasks
+from ..texts import in_script, say, spoken
 from .panels import bars_html, chart_html, chart_x
 from .story import STEPS
 
@@ -31,8 +32,8 @@ class HowItLearned:
         def fetch(_) -> str:  # Gradio takes plain functions only, and always hands over something
             return learned_html(task)
 
-        with gr.Accordion("How it learned", open=False, elem_id=f"{task}-learned", elem_classes="learned-box"):
-            gr.HTML("<p class='learned-wait'>Fetching what it answered as it learned.</p>", js_on_load=PLAY,
+        with gr.Accordion(say("How it learned"), open=False, elem_id=f"{task}-learned", elem_classes="learned-box"):
+            gr.HTML(f"<p class='learned-wait'>{say('Fetching what it answered as it learned.')}</p>", js_on_load=PLAY,
                     server_functions=[fetch])
 
 
@@ -43,34 +44,41 @@ def learned_html(task: str) -> str:
         kept = learned.load(task)
     except ValueError as error:
         return f'<p class="learned-wait">{html.escape(str(error))}</p>'
-    card, count = all_tasks()[task].card, len(kept.steps)
-    what = "clips" if card.input == "video" else "photos"
-    after = frames([f"after <b>{step:,}</b> step{'s' * (step > 1)}, {kept.images_after(step):,} {what}" for step in kept.steps])
-    bar = ('<div class="learned-bar"><button type="button" class="learned-play">Play</button>'
-           f'<input type="range" min="0" max="{count - 1}" step="1" value="0" aria-label="Steps of training">'
+    card, count = spoken(all_tasks()[task].card), len(kept.steps)
+    after = frames([after_html(step, kept.images_after(step), card) for step in kept.steps])
+    bar = (f'<div class="learned-bar"><button type="button" class="learned-play">{say("Play")}</button>'
+           f'<input type="range" min="0" max="{count - 1}" step="1" value="0" aria-label="{say("Steps of training")}">'
            f'<div class="learned-after" role="status">{after}</div></div>')
-    photos = "".join(photo_html(kept, example.name, example.title) for example in EXAMPLES)
+    photos = "".join(photo_html(kept, example.name, say(example.title)) for example in EXAMPLES)
     return (f'<div class="learned" data-task="{task}">{bar}<div class="learned-body">{photos}'
             f'<div class="learned-curves">{curves_html(kept, card)}</div></div>{source_html(kept, task)}</div>')
+
+
+def after_html(step: int, images: int, card: Card) -> str:
+    """How long it had learned."""
+    steps = say("after <b>{step:,}</b> step" if step == 1 else "after <b>{step:,}</b> steps", step=step)
+    return f"{steps}, {say('{count:,} clips' if card.input == 'video' else '{count:,} photos', count=images)}"
 
 
 def source_html(kept: Learned, task: str) -> str:
     """Of which training all this is."""
     now = {weights.get("sha256") for weights in bundled(task).values()}
-    other = "" if kept.sha256 in now else "; the tab's own network is another by now"
-    return (f'<p class="learned-note">Answers of the averaged weights at these steps of one training, which ended as '
-            f"{html.escape(kept.weights)}{other}. As the tab first asks: seed 0, all controls as they stand at first.</p>")
+    other = "" if kept.sha256 in now else say("; the tab's own network is another by now")
+    told = say("Answers of the averaged weights at these steps of one training, which ended as {weights}{other}. As the tab "
+               "first asks: seed 0, all controls as they stand at first.", weights=html.escape(kept.weights), other=other)
+    return f'<p class="learned-note">{told}</p>'
 
 
 def photo_html(kept: Learned, name: str, title: str) -> str:
     """What all steps said of one photo. What no step changes stands there once."""
-    answers, parts = kept.answers[name], []
+    answers, parts = [spoken(answer) for answer in kept.answers[name]], []
     for slot in range(len(answers[0].panels)):
         drawn = [panel_html(answer.panels[slot]) for answer in answers]
         parts.append(f'<div class="learned-panel">{frames(drawn)}</div>')
     figures = frames([" ".join(map(figure_html, answer.figures)) for answer in answers])
-    lead = (f'<div class="learned-lead"><p><b>{html.escape(title)}</b><span class="learned-own" hidden>, since answers were kept '
-            f"of the example photos only</span></p>{figures}</div>")
+    own = say(", since answers were kept of the example photos only")
+    lead = (f'<div class="learned-lead"><p><b>{html.escape(title)}</b><span class="learned-own" hidden>{own}</span></p>{figures}'
+            "</div>")
     return (f'<section class="learned-photo" data-photo="{name}" aria-label="{html.escape(title)}">{lead}'
             f'<div class="learned-panels">{"".join(parts)}</div></section>')
 
@@ -109,17 +117,19 @@ def curves_html(kept: Learned, card: Card) -> str:
     metric, chance = card.in_training
     scale = 100 if "accuracy" in metric else 1
     label = (card.watched[1] if card.watched else card.metric_label) + (" (%)" if scale == 100 else "")
-    guess = dict(card.baselines).get(chance, "chance")
+    guess = dict(card.baselines).get(chance, say("chance"))
     steps = [float(point[0]) for point in kept.curve]
     ends = sorted({*steps, float(kept.steps[0]), float(kept.steps[-1])})  # the answers may begin before the curve, or end after
     drawn = ""
-    for name, place, unit, level in (("Loss", 2, 1, ("guessing", kept.guessing)), (label, 3, scale, (guess, kept.chance))):
+    loss = say("Loss"), 2, 1, (say("guessing"), kept.guessing)
+    for name, place, unit, level in (loss, (label, 3, scale, (guess, kept.chance))):
         values = {point[0]: unit * point[place] for point in kept.curve}
         line = Line(name, tuple(values.get(step, float("nan")) for step in ends))
         at = None if level[1] is None else (level[0], unit * level[1])
-        chart = Chart(tuple(ends), (line,), "steps", "", log_x=True, now=float(kept.steps[0]), level=at)
+        chart = Chart(tuple(ends), (line,), say("steps"), "", log_x=True, now=float(kept.steps[0]), level=at)
         first, last = (values[step] for step in (kept.curve[0][0], kept.curve[-1][0]))
-        told = f"{name} in training, from {first:.3g} to {last:.3g}" + (f"; {at[0]}: {at[1]:.3g}" if at else "")
+        told = say("{name} in training, from {first:.3g} to {last:.3g}", name=name, first=first, last=last)
+        told += f"; {at[0]}: {at[1]:.3g}" if at else ""
         places = " ".join(f"{chart_x(chart, step)}" for step in kept.steps)
         says = frames([f"<b>{unit * kept.level_at(step)[place - 2]:.3g}</b>" for step in kept.steps])
         drawn += (f'<div class="learned-curve" data-places="{places}"><div class="learned-name">{html.escape(name)} {says}</div>'
@@ -128,14 +138,14 @@ def curves_html(kept: Learned, card: Card) -> str:
 
 
 # Which photo is shown follows the story above: its link names the example, and no photo where it is the visitor's own.
-PLAY = """
+PLAY = in_script("""
 let timer = null, story = null, follower = null;
 const root = () => element.querySelector('.learned');
 const stop = () => {
   clearInterval(timer);
   timer = null;
   const button = element.querySelector('.learned-play');
-  if (button) button.textContent = 'Play';
+  if (button) button.textContent = say('Play');
 };
 const show = () => {
   if (!root()) return;
@@ -173,7 +183,7 @@ element.addEventListener('click', (event) => {
     show();
     if (value >= last || !element.offsetParent) stop();
   };
-  element.querySelector('.learned-play').textContent = 'Pause';
+  element.querySelector('.learned-play').textContent = say('Pause');
   timer = setInterval(() => go(Number(slider.value) + 1), 800);
   if (Number(slider.value) >= last) go(0);
 });
@@ -191,4 +201,4 @@ new IntersectionObserver(async () => {  // opened for the first time
   asked = true;
   props.value = await server.fetch();
 }).observe(element);
-"""
+""")

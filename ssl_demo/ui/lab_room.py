@@ -14,6 +14,7 @@ from .. import comparison, inference, live
 from ..checkpoints import UNTRAINED, bundled
 from ..live_plan import SCRATCH
 from ..pretext import all_tasks
+from ..texts import later, say
 from ..video import Clip
 from . import lab_api, links, toasts
 from . import lab_drawing as drawing
@@ -24,6 +25,7 @@ from .lab_visits import BUNDLED, EXAMPLE, OVER, PHOTOS
 from .photo_input import uploaded
 from .task_tab import QUICK, component
 
+AND_THEN = " " + say("Press Start and watch this change.")
 TICK = 0.3  # seconds between two looks at a run: a busy machine drops some, and twice a second is promised
 PROMISE = 0.9  # seconds that an answer to Stop waits for the step to end, so that it can say so
 SHORTEST = 30  # seconds on the page; programs may ask for less
@@ -33,38 +35,39 @@ LIVELY = {**QUICK, "trigger_mode": "once"}  # a look that comes while another is
 class TrainingLab:
     """The room's components, made where it is constructed: inside a `gr.Tab`. A visit has one training at a time."""
 
-    name, title, is_long = "lab", "Training lab", False
+    name, title, is_long = "lab", later("Training lab"), False
 
     def __init__(self):
         tasks, first = all_tasks(), visits.first_method()
         self.most = visits.lab().most_seconds
         visits.prepare()
         with gr.Row(elem_classes="controls lab-set", equal_height=True):
-            self.method = gr.Dropdown([(task.card.title, name) for name, task in tasks.items()], value=first, label="Method",
-                                      info="What is predicted.", elem_id="lab-method", min_width=150)
-            self.data = gr.Dropdown(visits.sources(tasks[first].card), value=EXAMPLE, label="Learn from",
-                                    info="One photo is enough: many crops of it.", elem_id="lab-data", min_width=150)
-            self.seconds = gr.Slider(min(SHORTEST, self.most), self.most, min(60, self.most), step=1, label="Time (s)",
-                                     info=f"At most {self.most:g} here.", elem_id="lab-seconds", min_width=150, buttons=[])
-            self.go = gr.Button("Start", variant="primary", elem_id="lab-start", min_width=150, scale=0)
+            self.method = gr.Dropdown([(say(task.card.title), name) for name, task in tasks.items()], value=first,
+                                      label=say("Method"), info=say("What is predicted."), elem_id="lab-method", min_width=150)
+            self.data = gr.Dropdown(visits.sources(tasks[first].card), value=EXAMPLE, label=say("Learn from"),
+                                    info=say("One photo is enough: many crops of it."), elem_id="lab-data", min_width=150)
+            self.seconds = gr.Slider(min(SHORTEST, self.most), self.most, min(60, self.most), step=1, label=say("Time (s)"),
+                                     info=say("At most {seconds:g} here.", seconds=self.most), elem_id="lab-seconds",
+                                     min_width=150, buttons=[])
+            self.go = gr.Button(say("Start"), variant="primary", elem_id="lab-start", min_width=150, scale=0)
         with gr.Row(visible=False, elem_classes="lab-photos") as self.photos_row:
-            self.add = Brought("Add photos", size="sm", elem_id="lab-add", min_width=110, scale=0)
-            self.clear = gr.Button("Clear", size="sm", elem_id="lab-clear", min_width=80, scale=0)
+            self.add = Brought(say("Add photos"), size="sm", elem_id="lab-add", min_width=110, scale=0)
+            self.clear = gr.Button(say("Clear"), size="sm", elem_id="lab-clear", min_width=80, scale=0)
             self.joined = gr.HTML(self.photos_html([]), elem_id="lab-photos")
         with gr.Row(elem_classes="lab-go"):
             self.plan = gr.HTML(drawing.plan_html(visits.sentence(first, EXAMPLE, min(60, self.most), SCRATCH, "small", []),
                                                   tasks[first].card), elem_id="lab-plan")
-            self.hold = gr.Button("Pause", size="sm", interactive=False, elem_id="lab-pause", min_width=90, scale=0)
-            self.step = gr.Button("One step", size="sm", interactive=False, elem_id="lab-step", min_width=90, scale=0)
-            self.end = gr.Button("Stop", size="sm", interactive=False, elem_id="lab-stop", min_width=90, scale=0)
-        with gr.Accordion("Settings: start, size, learning rate, the method’s own", open=False, elem_id="lab-settings"):
+            self.hold = gr.Button(say("Pause"), size="sm", interactive=False, elem_id="lab-pause", min_width=90, scale=0)
+            self.step = gr.Button(say("One step"), size="sm", interactive=False, elem_id="lab-step", min_width=90, scale=0)
+            self.end = gr.Button(say("Stop"), size="sm", interactive=False, elem_id="lab-stop", min_width=90, scale=0)
+        with gr.Accordion(say("Settings: start, size, learning rate, the method’s own"), open=False, elem_id="lab-settings"):
             with gr.Row(elem_classes="controls", equal_height=True):
-                self.begin = gr.Radio([("From scratch", SCRATCH), ("From the bundled weights", BUNDLED)], value=SCRATCH,
-                                      label="Start", info="Bundled: it knows most of it already.", elem_id="lab-from")
-                self.size = gr.Radio([(label, name) for name, label in visits.SIZES.items()], value="small", label="Size",
-                                     info="Larger learns more, and slower.", elem_id="lab-size")
-                self.called = gr.Textbox("", label="Name", info="Of this run.", placeholder="the method’s", max_length=36,
-                                         elem_id="lab-name", min_width=140)
+                self.begin = gr.Radio([(say("From scratch"), SCRATCH), (say("From the bundled weights"), BUNDLED)], value=SCRATCH,
+                                      label=say("Start"), info=say("Bundled: it knows most of it already."), elem_id="lab-from")
+                self.size = gr.Radio([(label, name) for name, label in visits.SIZES.items()], value="small", label=say("Size"),
+                                     info=say("Larger learns more, and slower."), elem_id="lab-size")
+                self.called = gr.Textbox("", label=say("Name"), info=say("Of this run."), placeholder=say("the method’s"),
+                                         max_length=36, elem_id="lab-name", min_width=140)
             self.knobs, self.rows = {}, {}
             for name in tasks:
                 with gr.Row(elem_classes="controls", equal_height=True, visible=name == first) as self.rows[name]:
@@ -73,25 +76,27 @@ class TrainingLab:
         with gr.Row(elem_classes="lab-live"):
             with gr.Column(scale=0, min_width=300, elem_classes="lab-left"):
                 self.charts = gr.HTML(drawing.charts_html(None), elem_id="lab-charts")
-                self.which = gr.Dropdown([], label="Runs of this visit", elem_id="lab-run", min_width=200)
+                self.which = gr.Dropdown([], label=say("Runs of this visit"), elem_id="lab-run", min_width=200)
                 small, bare = {"size": "sm", "min_width": 90}, {"show_label": False, "container": False}
                 with gr.Row(elem_classes="lab-keep"):
-                    self.use = gr.Button("Use in its tab", interactive=False, elem_id="lab-use", **small)
-                    self.download = gr.Button("Download", interactive=False, elem_id="lab-download", **small)
-                    self.bring = gr.UploadButton("Bring weights", file_count="single", elem_id="lab-bring", **small)
+                    self.use = gr.Button(say("Use in its tab"), interactive=False, elem_id="lab-use", **small)
+                    self.download = gr.Button(say("Download"), interactive=False, elem_id="lab-download", **small)
+                    self.bring = gr.UploadButton(say("Bring weights"), file_count="single", elem_id="lab-bring", **small)
             with gr.Column(scale=1, min_width=300):
                 self.panels = gr.HTML(drawing.panels_html([], tasks[first].card, ""), elem_id="lab-panels")
                 with gr.Row(elem_classes="lab-choose"):
-                    gr.HTML("<p class='heading'>Runs side by side</p>")
-                    self.what = gr.Radio([("Loss", "loss"), ("Metric", "metric")], value="loss", elem_id="lab-what", **bare)
-                    self.over = gr.Radio([("by steps", "steps"), ("by seconds", "seconds")], value="steps", elem_id="lab-over",
+                    gr.HTML(f"<p class='heading'>{say('Runs side by side')}</p>")
+                    self.what = gr.Radio([(say("Loss"), "loss"), (say("Metric"), "metric")], value="loss", elem_id="lab-what",
                                          **bare)
+                    self.over = gr.Radio([(say("by steps"), "steps"), (say("by seconds"), "seconds")], value="steps",
+                                         elem_id="lab-over", **bare)
                 self.compared = gr.HTML(drawing.compared_html(None), elem_id="lab-compared")
                 self.figure = gr.Plot(visible=False, show_label=False, elem_id="lab-figure", buttons=[])
 
     @staticmethod
     def photos_html(photos: list[Image.Image]) -> str:
-        return company_html(photos) if photos else "<p class='note'>Add one photo or many; nothing is kept after your visit.</p>"
+        told = say("Add one photo or many; nothing is kept after your visit.")
+        return company_html(photos) if photos else f"<p class='note'>{told}</p>"
 
     @property
     def inputs(self) -> list:
@@ -109,7 +114,7 @@ class TrainingLab:
         owner = LocalContext.request.get().session_hash
         drawn = self.draw(owner, which, what, over)
         if not visits.lab().runs(owner):
-            drawn[self.panels] = self.before(photo, method, begin, " Press Start and watch this change.")
+            drawn[self.panels] = self.before(photo, method, begin, AND_THEN)
         return [drawn.get(one, gr.skip()) for one in self.shown]
 
     def before(self, photo: Image.Image | Clip, method: str, begin: str, then: str = "") -> str:
@@ -119,9 +124,11 @@ class TrainingLab:
         """
         card = all_tasks()[method].card
         if card.input == "video":
-            return drawing.panels_html([], card, "You will see it learn here, on your clip or a camera’s move over your photo.")
-        weights, said = (UNTRAINED, "Before: an untrained network guesses.") if begin == SCRATCH or not bundled(method) else (
-            None, "Before: what the bundled weights know.")
+            return drawing.panels_html(
+                [], card, say("You will see it learn here, on your clip or a camera’s move over your photo."))
+        untrained = begin == SCRATCH or not bundled(method)
+        weights = UNTRAINED if untrained else None
+        said = say("Before: an untrained network guesses." if untrained else "Before: what the bundled weights know.")
         return drawing.panels_html(inference.load(method, weights).run(photo).panels, card, said + then)
 
     def draw(self, owner: str, which: str | None, what: str, over: str, seen: tuple = ()) -> dict:
@@ -142,7 +149,7 @@ class TrainingLab:
         anew = now[4] != (seen or [None])[-1] or seen[0] != view.id or (over_now and not view.saving)
         if anew:
             card = all_tasks()[view.task_name].card
-            said = f"After step {view.panels_step:,}."
+            said = say("After step {step:,}.", step=view.panels_step)
             changes[self.panels] = (drawing.panels_html(view.panels, card, said, moving=not over_now) if view.panels
                                     else self.before(run.plan.photo, view.task_name, run.plan.start))
         views = [one.view() for one in runs] if anew or seen[:2] != now[:2] else []
@@ -152,7 +159,7 @@ class TrainingLab:
             at_work, saving = view.state in ("running", "paused"), any(one.saving for one in views)
             changes |= {
                 self.go: gr.update(interactive=not going), self.end: gr.update(interactive=not over_now),
-                self.hold: gr.update(value="Go on" if view.state == "paused" else "Pause", interactive=at_work),
+                self.hold: gr.update(value=say("Go on" if view.state == "paused" else "Pause"), interactive=at_work),
                 self.step: gr.update(interactive=at_work),
                 self.which: gr.update(choices=[(self.named(one), one.id) for one in views], value=view.id),
                 self.use: gr.update(interactive=saved), self.download: gr.update(interactive=saved),
@@ -170,13 +177,13 @@ class TrainingLab:
 
     @staticmethod
     def named(view: live.View) -> str:
-        return f"{view.name} · {drawing.WORDS[view.state].lower()}"
+        return f"{drawing.named(view)} · {drawing.WORDS[view.state].lower()}"
 
     def at_rest(self) -> dict:
         """Where nothing has run yet."""
         off = gr.update(interactive=False)
         return {self.status: drawing.status_html(None), self.charts: drawing.charts_html(None), self.step: off, self.end: off,
-                self.go: gr.update(interactive=True), self.hold: gr.update(value="Pause", interactive=False), self.use: off,
+                self.go: gr.update(interactive=True), self.hold: gr.update(value=say("Pause"), interactive=False), self.use: off,
                 self.download: off, self.which: gr.update(choices=[], value=None),
                 self.timer: gr.Timer(active=False), self.seen: ()}
 
@@ -197,9 +204,9 @@ class TrainingLab:
             sources = visits.sources(all_tasks()[method].card)
             data = data if data in [key for _, key in sources] else EXAMPLE
             rows = [gr.update(visible=name == method) for name in self.rows]
-            return [gr.update(choices=sources, value=data), *rows, *say(method, data, *rest)]
+            return [gr.update(choices=sources, value=data), *rows, *planned(method, data, *rest)]
 
-        def say(method, data, seconds, begin, size, brought):
+        def planned(method, data, seconds, begin, size, brought):
             """What Start would do now."""
             text = visits.sentence(method, data, seconds or 0, begin, size, brought)
             return [drawing.plan_html(text, all_tasks()[method].card), gr.update(visible=data == PHOTOS),
@@ -208,23 +215,23 @@ class TrainingLab:
         def look_before(photo, method, begin, request: gr.Request):
             if visits.lab().runs(request.session_hash):
                 return gr.skip()
-            return self.before(photo, method, begin, " Press Start and watch this change.")
+            return self.before(photo, method, begin, AND_THEN)
 
         self.method.input(choose, told, [self.data, *self.rows.values(), self.plan, self.photos_row, self.size], **QUICK)
-        gr.on([one.input for one in (self.data, self.seconds, self.begin, self.size)], say, told,
+        gr.on([one.input for one in (self.data, self.seconds, self.begin, self.size)], planned, told,
               [self.plan, self.photos_row, self.size], **QUICK)
         gr.on([self.method.input, self.begin.input], look_before, [photo, self.method, self.begin], self.panels, **QUICK)
         gr.on([self.which.input, self.what.input, self.over.input], self.answer, [photo, *self.inputs], self.shown, **QUICK)
-        self.take_photos(told, say)
+        self.take_photos(told, planned)
         self.run_it(demo, photo, moving, company, current)
         self.keep_it(own, joined_own, tabs)
         lab_api.offer(photo, moving, company)
 
-    def take_photos(self, told: list, say) -> None:
+    def take_photos(self, told: list, planned) -> None:
         """Photos to learn from join and leave; the sentence counts them."""
         def taken(payload, brought, *values) -> list:
             brought = [] if payload is None else self.add.join(payload, brought, visits.MOST_PHOTOS)
-            return [None, brought, self.photos_html(brought), say(*values[:-1], brought)[0]]
+            return [None, brought, self.photos_html(brought), planned(*values[:-1], brought)[0]]
 
         news, shown = [self.add, self.brought, *told], [self.add, self.brought, self.joined, self.plan]
         self.add.upload(taken, news, shown, **{**QUICK, "queue": True, "concurrency_id": "news", "trigger_mode": "multiple"})
@@ -238,8 +245,8 @@ class TrainingLab:
         def start(request: gr.Request, values: dict) -> Iterator[dict]:
             """A run begins; sets that must be fetched first take a while."""
             if any(run.view().state not in OVER for run in visits.lab().runs(request.session_hash)):
-                raise toasts.error("One training of yours is going already; stop it, or wait for its end.")
-            yield {self.status: drawing.status_html(None, "Getting ready…"), self.go: gr.update(interactive=False)}
+                raise toasts.error(later("One training of yours is going already; stop it, or wait for its end."))
+            yield {self.status: drawing.status_html(None, say("Getting ready…")), self.go: gr.update(interactive=False)}
             name = values[self.method]
             try:
                 run = visits.start(
@@ -293,8 +300,8 @@ class TrainingLab:
 
         def joined(owner: str, task: str, name: str, path, known: dict) -> dict:
             known, name = visits.join(known or {}, task, name, visits.shelf().keep(owner, path))
-            gr.Info(f"“{html.escape(name)}” is now a network of {all_tasks()[task].card.title}, and an encoder in Transfer and "
-                    "Teach it.")
+            gr.Info(say("“{name}” is now a network of {method}, and an encoder in Transfer and Teach it.", name=html.escape(name),
+                        method=say(all_tasks()[task].card.title)))
             return {own: known, joined_own: uuid.uuid4().hex, self.goto: task,
                     networks[task]: gr.update(choices=tabs[task].networks(known), value=name)}
 

@@ -26,6 +26,7 @@ from ..examples import EXAMPLES
 from ..labelled import SETS, Labelled
 from ..live_plan import SCRATCH
 from ..pretext import FAMILIES, Card, PretextTask, all_tasks, create
+from ..texts import later, say
 from ..video import Clip
 
 EXAMPLE, PHOTO, PHOTOS, CLIP = "examples", "photo", "photos", "clip"
@@ -122,8 +123,8 @@ def first_method() -> str:
 
 def sources(card: Card) -> list[tuple[str, str]]:
     """What a method can learn from: what a person reads, and the key."""
-    own = [("Example photos", EXAMPLE), ("Your photo", PHOTO), ("Photos you add", PHOTOS)]
-    clip = [("Your clip", CLIP)] if card.input == "video" else []
+    own = [(say("Example photos"), EXAMPLE), (say("Your photo"), PHOTO), (say("Photos you add"), PHOTOS)]
+    clip = [(say("Your clip"), CLIP)] if card.input == "video" else []
     host = [(label, HOST + label) for label in hosted()]
     return [*own, *clip, *host, *((f"{name} (torchvision)", PUBLIC + name) for name in SETS)]
 
@@ -139,9 +140,11 @@ def hosted() -> dict[str, str]:
 def told(key: str, brought: Sequence[Image.Image]) -> str:
     """Data in a few words."""
     if key == PHOTOS:
-        return {0: "photos you add", 1: "the photo you added"}.get(len(brought), f"the {len(brought)} photos you added")
-    words = {EXAMPLE: f"the {len(EXAMPLES)} example photos", PHOTO: "your photo", CLIP: "your clip"}
-    return words.get(key) or f"the set “{key.removeprefix(HOST).removeprefix(PUBLIC)}”"
+        return {0: later("photos you add"), 1: later("the photo you added")}.get(len(brought)) or later(
+            f"the {len(brought)} photos you added")
+    words = {EXAMPLE: later(f"the {len(EXAMPLES)} example photos"), PHOTO: later("your photo"), CLIP: later("your clip")}
+    name = key.removeprefix(HOST).removeprefix(PUBLIC)
+    return words.get(key) or later(f"the set “{name}”")
 
 
 def gather(key: str, task: type[PretextTask], photo: Image.Image, moving: Image.Image | Clip,
@@ -207,11 +210,13 @@ def known(owner: str, which: str | None) -> live.Run:
 def sentence(name: str, key: str, seconds: float, start_from: str, size: str, brought: Sequence[Image.Image]) -> str:
     """What Start will do."""
     card = all_tasks()[name].card
-    begun = "from the bundled weights" if start_from == BUNDLED else f"from scratch ({SIZES.get(size, size).lower()} network)"
-    return f"{card.title}, {begun}, on {told(key, brought)}, for {min(seconds, lab().most_seconds):g} s."
+    begun = say("from the bundled weights") if start_from == BUNDLED else say(
+        "from scratch ({size} network)", size=SIZES.get(size, size).lower())
+    return say("{method}, {begun}, on {data}, for {seconds:g} s.", method=say(card.title), begun=begun,
+               data=say(told(key, brought)), seconds=min(seconds, lab().most_seconds))
 
 
-SIZES = {"tiny": "Tiny", "small": "Small", "bundled": "As it ships"}
+SIZES = {"tiny": say("Tiny"), "small": say("Small"), "bundled": say("As it ships")}
 
 
 def status(view: live.View) -> dict:

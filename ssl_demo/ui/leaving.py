@@ -15,9 +15,11 @@ from pathlib import Path
 from gradio.context import LocalContext
 from starlette.middleware import Middleware
 
+from ..texts import later
+
 AWAY = 90.0  # seconds after which nothing of a visit is left
 EVERY = 15.0  # seconds between two looks
-TOLD = "two minutes"  # what people read: no less than both together
+TOLD = later("two minutes")  # what people read: no less than both together
 
 
 class Guests:

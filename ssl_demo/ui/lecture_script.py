@@ -1,7 +1,9 @@
 """The script of the page's head: large type, what stands in the address, and a lecture's keys. It runs once, when the page is
 there; other scripts of the page speak to it by `window.place`."""
 
-SCRIPT = r"""
+from ..texts import in_script, language
+
+SCRIPT = f"document.documentElement.lang = {language()!r};" + in_script(r"""
 const root = document.documentElement;
 const parameters = () => new URLSearchParams(location.search);
 let lecture = null, kept = null, isOpen = false, photo = '', room = '', asked = 0;
@@ -104,7 +106,7 @@ document.addEventListener('click', (event) => {
   const copy = event.target.closest('.copy-lecture');
   if (copy) {
     const link = new URL(copy.dataset.link, location.href.split(/[?#]/)[0]).href;
-    navigator.clipboard.writeText(link).then(() => { copy.textContent = 'Copied'; });
+    navigator.clipboard.writeText(link).then(() => { copy.textContent = say('Copied'); });
   }
   const button = event.target.closest('[data-move]');
   if (button && kept && lecture) Number(button.dataset.move) ? move(lecture.at + Number(button.dataset.move)) : leave();
@@ -120,4 +122,4 @@ document.addEventListener('keydown', (event) => {  // as presenters' remotes sen
   event.preventDefault();
   move(at);
 });
-"""
+""")

@@ -5,6 +5,7 @@ import html
 import gradio as gr
 
 from .. import charts
+from ..texts import later, say
 from ..transfer import PROTOCOLS
 from .task_tab import QUICK
 
@@ -15,17 +16,18 @@ class Measured:
     def __init__(self):
         table = charts.table()
         self.rows = table["rows"]
-        with gr.Accordion("Measured on all photos: the whole table, fine-tuning too", open=False, elem_id="measured") as box:
+        with gr.Accordion(say("Measured on all photos: the whole table, fine-tuning too"), open=False, elem_id="measured") as box:
             gr.HTML(told(table))
             choices = [str(count or "all") for count in reversed(charts.counts(self.rows))] or ["all"]
-            self.labels = gr.Radio(choices, value=choices[-1], label="Labels a class", elem_id="measured-labels")
-            gr.HTML('<ul class="families">' + "".join(f'<li><b style="color:{color}">{sign}</b>{html.escape(text)}</li>'
+            self.labels = gr.Radio([(say(one), one) for one in choices], value=choices[-1], label=say("Labels a class"),
+                                   elem_id="measured-labels")
+            gr.HTML('<ul class="families">' + "".join(f'<li><b style="color:{color}">{sign}</b>{html.escape(say(text))}</li>'
                                                       for text, sign, color in charts.LEGEND) + "</ul>")
             with gr.Row():
                 self.bars = [plot(f"measured-bars-{protocol}") for protocol in PROTOCOLS]
             with gr.Row():
                 self.curves = [plot(f"measured-curves-{protocol}") for protocol in PROTOCOLS]
-            gr.HTML(f"<h4>Is a linear layer far below fine-tuning?</h4><p class='soft'>"
+            gr.HTML(f"<h4>{say('Is a linear layer far below fine-tuning?')}</h4><p class='soft'>"
                     f"{html.escape(charts.gap_sentence(self.rows, table.get('test', 1)))}</p>")
             self.gap = plot("measured-gap")
         self.of_all = table.get("train", 10) / max(1, len(table.get("classes", [0])))
@@ -52,9 +54,11 @@ def count(labels: str | None) -> int | None:
 def told(table: dict) -> str:
     """What the table is, in words."""
     if not table["rows"]:
-        return "<p class='note'>Nothing is measured yet.</p>"
-    return (f"<p class='soft'>{html.escape(table['what'].capitalize())}: {table['train']:,} photos to learn from, "
-            f"{table['test']:,} to be judged by. Thin lines: the deviation over draws of labels. Made by "
-            f"<code>{html.escape(table['command'])}</code>. A network of yours is not among them: choose it as the encoder "
-            "above, or <code>python -m ssl_demo transfer --data DIR --encoders FILE.safetensors"
-            "</code> asks it about photos that you have.</p>")
+        return f"<p class='note'>{say('Nothing is measured yet.')}</p>"
+    later("Accuracy on the test photos of the benchmark after hearing the labels of its training photos")  # as the table has it
+    text = say("{what}: {train:,} photos to learn from, {test:,} to be judged by. Thin lines: the deviation over draws of "
+               "labels. Made by <code>{command}</code>. A network of yours is not among them: choose it as the encoder above, or "
+               "<code>{ask}</code> asks it about photos that you have.", what=html.escape(say(table["what"].capitalize())),
+               train=table["train"], test=table["test"], command=html.escape(table["command"]),
+               ask="python -m ssl_demo transfer --data DIR --encoders FILE.safetensors")
+    return f"<p class='soft'>{text}</p>"

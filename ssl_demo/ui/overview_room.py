@@ -12,6 +12,7 @@ from PIL import Image
 from ..figures import panel_picture, pick
 from ..inference import Result
 from ..pretext import FAMILIES, Card, Panel, all_tasks
+from ..texts import later, say, spoken
 from ..video import Clip, camera_move
 from . import links
 from .panels import data_url
@@ -25,20 +26,21 @@ LONGEST = 220  # pixels of a picture on a card, which is drawn half as large
 class OverviewRoom:
     """A card for every task, filled as the answers arrive, those of quick tasks first. A click on one opens its tab."""
 
-    name, title, is_long = "overview", "Overview", True
+    name, title, is_long = "overview", later("Overview"), True
 
     def __init__(self, run: Callable[..., Result], moving: gr.State, company: gr.State, first: Image.Image):
         """run: as of a task's tab; first: a photo to open with, already through all methods."""
         self.run, self.tasks = run, all_tasks()
         told = {name: self.tell(name, first, first, []) for name in self.tasks}
         self.order = sorted(self.tasks, key=lambda name: told[name][1])
-        gr.HTML("<p class='lead'>One photo, twelve ways to learn from it without a label. Each hides or disturbs something and "
-                "tells what it was: choose one.</p>".replace("twelve", spelled(len(self.tasks))))
+        lead = say("One photo, {count} ways to learn from it without a label. Each hides or disturbs something and tells what it "
+                   "was: choose one.", count=say(spelled(len(self.tasks))))
+        gr.HTML(f"<p class='lead'>{lead}</p>")
         self.progress = gr.HTML(elem_id="overview-progress")
         self.cards = {}
         with gr.Column(elem_id="overview"):
             for family in FAMILIES:
-                gr.HTML(f"<h2 class='family'>{html.escape(family)}</h2>")
+                gr.HTML(f"<h2 class='family'>{html.escape(say(family))}</h2>")
                 with gr.Row(elem_classes="cards"):
                     for name, task in self.tasks.items():
                         if task.card.family == family:
@@ -59,7 +61,8 @@ class OverviewRoom:
                 if self.asked.get(request.session_hash) is not asked:
                     return
                 is_last, seconds = name == self.order[-1], time.monotonic() - began
-                far = progress_html(done, len(self.order), "methods", seconds) if seconds > PATIENCE and not is_last else ""
+                slow = seconds > PATIENCE and not is_last
+                far = progress_html(done, len(self.order), later("methods"), seconds) if slow else ""
                 yield [asked if is_last else gr.skip(), *(card if other == name else gr.skip() for other in self.cards), far]
         finally:  # whoever leaves in between leaves nothing here
             if self.asked.get(request.session_hash) is asked:
@@ -71,7 +74,7 @@ class OverviewRoom:
         try:
             result = self.run(name, None, short(moving) if card.input == "video" else photo, 0, {}, list(company or []))
         except ValueError as error:
-            return card_html(card, html.escape(str(error))), 0.0
+            return card_html(card, html.escape(say(str(error)))), 0.0
         return told(result, card), result.milliseconds
 
 
@@ -83,6 +86,7 @@ def short(moving: Image.Image | Clip) -> Clip:
 
 def told(result: Result, card: Card) -> str:
     """What a method sees, what it answers, and one figure of it."""
+    result = spoken(result)
     panels = [pick(result.panels, stage, card.overview) for stage in ("sees", "answers")]
     figure = next((result.figures[name] for name in card.overview if name in result.figures),
                   next(number for number in result.figures.values() if number.text))
@@ -96,7 +100,7 @@ def told(result: Result, card: Card) -> str:
 
 def card_html(card: Card, body: str) -> str:
     """A card around what a method has to say."""
-    return (f'<button type="button" class="method" data-opens="{card.name}"><span class="name">{html.escape(card.title)}'
+    return (f'<button type="button" class="method" data-opens="{card.name}"><span class="name">{html.escape(say(card.title))}'
             f"<small>{html.escape(card.authors.split(',')[0])} {card.year}</small></span>{body}</button>")
 
 
@@ -109,7 +113,7 @@ def picture(panel: Panel) -> np.ndarray:
 
 def spelled(number: int) -> str:
     """A count in words, as far as there are methods."""
-    words = "no one two three four five six seven eight nine ten eleven twelve".split()
+    words = "no one two three four five six seven eight nine ten eleven".split() + [later("twelve")]
     return words[number] if number < len(words) else str(number)
 
 

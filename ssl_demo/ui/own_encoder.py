@@ -12,19 +12,20 @@ import gradio as gr
 
 from .. import own_features, own_networks
 from ..embedding import title
+from ..texts import later, say
 from . import lab_visits as visits
 from . import toasts
 from .story import progress_html
 
-UNSEEN = "<p class='note own-note'>{name} has not seen the photos of these figures yet.</p>"
-MISSING = ("<p class='note own-note'>{name} cannot be asked here: the photos behind these figures do not ship, and this host has "
-           "not got them. Teach it can ask it about pictures of yours.</p>")
-FINDING = '<div class="progress" role="status"><span>Finding the photos of these figures on this host …</span></div>'
+UNSEEN = later("{name} has not seen the photos of these figures yet.")
+MISSING = later("{name} cannot be asked here: the photos behind these figures do not ship, and this host has not got them. "
+                "Teach it can ask it about pictures of yours.")
+FINDING = f'<div class="progress" role="status"><span>{say("Finding the photos of these figures on this host …")}</span></div>'
 OPEN_TEACH = "() => document.querySelector('#room-teach-button').click()"
 
 
 def said(sentence: str, encoder: str) -> str:
-    return sentence.format(name=html.escape(title(encoder)))
+    return f"<p class='note own-note'>{say(sentence, name=html.escape(say(title(encoder))))}</p>"
 
 
 def is_lacking(encoder: str | None) -> bool:
@@ -38,9 +39,10 @@ class OwnEncoder:
     def __init__(self):
         with gr.Row(elem_classes="long", visible=False) as self.busy:
             self.progress = gr.HTML(elem_id="transfer-progress")
-            self.cancel = gr.Button("Cancel", size="sm", elem_id="transfer-cancel")
-        self.again = gr.Button("Let it look", size="sm", visible=False, elem_id="transfer-look", elem_classes="own-button")
-        self.teach = gr.Button("Open Teach it", size="sm", visible=False, elem_id="transfer-teach", elem_classes="own-button")
+            self.cancel = gr.Button(say("Cancel"), size="sm", elem_id="transfer-cancel")
+        self.again = gr.Button(say("Let it look"), size="sm", visible=False, elem_id="transfer-look", elem_classes="own-button")
+        self.teach = gr.Button(say("Open Teach it"), size="sm", visible=False, elem_id="transfer-teach",
+                               elem_classes="own-button")
         self.teach.click(None, None, None, js=OPEN_TEACH, api_visibility="private")
         self.cancel.click(self.stop, queue=False, show_progress="hidden", api_visibility="private")
         self._looks: dict[str, threading.Event] = {}  # by visit, what ends its look
@@ -84,7 +86,7 @@ class OwnEncoder:
             for done, of in own_features.look(encoder, photos):
                 if left.is_set():
                     break
-                doing = "Photos seen" if done < of else "Laying them out on a map; photos seen"
+                doing = later("Photos seen" if done < of else "Laying them out on a map; photos seen")
                 yield far(done, of, doing, time.monotonic() - began)
             if self._looks.get(owner) is left:
                 yield (said(UNSEEN, encoder), *self.at_rest(again=True)) if left.is_set() else (None, *self.at_rest())

@@ -20,6 +20,7 @@ from .. import inference
 from ..examples import EXAMPLES
 from ..images import square
 from ..pretext import all_tasks
+from ..texts import say
 from ..video import LIMITS, Clip
 from . import guess_first, leaving, toasts
 from .address import Address
@@ -55,7 +56,7 @@ def build(run=run) -> gr.Blocks:
     tasks = all_tasks()
     first = EXAMPLES[0].image
     opening = max(tasks, key=lambda name: tasks[name].card.year)  # the newest method greets
-    with gr.Blocks(title="Self-supervised learning, seen", analytics_enabled=False, delete_cache=(3600, 86400),
+    with gr.Blocks(title=say("Self-supervised learning, seen"), analytics_enabled=False, delete_cache=(3600, 86400),
                    fill_width=True) as demo:
         address = Address()
         toasts.listener()
@@ -70,36 +71,36 @@ def build(run=run) -> gr.Blocks:
         with gr.Row(elem_id="page"):
             with gr.Column(scale=0, min_width=272, elem_id="side"):
                 with gr.Column(elem_id="clip-side"):
-                    clip = ClipInput(label="Your clip", sources=["upload", "webcam"], height=210, elem_id="clip", buttons=[])
-                    gr.HTML(f"<p class='note'>{LIMITS} Without a clip, a camera moves over your photo.</p>")
-                upload = PhotoInput(first, label="Your photo", sources=["upload", "webcam", "clipboard"], height=250,
-                                    elem_id="photo", buttons=[], alt_text="The photo all tabs work on")
+                    clip = ClipInput(label=say("Your clip"), sources=["upload", "webcam"], height=210, elem_id="clip", buttons=[])
+                    gr.HTML(f"<p class='note'>{say(LIMITS)} {say('Without a clip, a camera moves over your photo.')}</p>")
+                upload = PhotoInput(first, label=say("Your photo"), sources=["upload", "webcam", "clipboard"], height=250,
+                                    elem_id="photo", buttons=[], alt_text=say("The photo all tabs work on"))
                 with gr.Column(elem_id="company-side"):
-                    gr.HTML("<p class='heading'>Photos it is compared with</p>")
+                    gr.HTML(f"<p class='heading'>{say('Photos it is compared with')}</p>")
                     joined = gr.HTML(company_html([]), elem_id="company")
                     with gr.Row():
-                        add = CompanyInput("Add photos", size="sm", elem_id="company-add", min_width=90)
-                        alone = gr.Button("Clear", size="sm", elem_id="company-clear", min_width=70)
+                        add = CompanyInput(say("Add photos"), size="sm", elem_id="company-add", min_width=90)
+                        alone = gr.Button(say("Clear"), size="sm", elem_id="company-clear", min_width=70)
                     company = gr.State([])
                 examples = gr.HTML(thumbnails(), elem_id="examples", js_on_load=PICK)
-                gr.HTML("<p class='note'>What you bring stays in this visit and is deleted within "
-                        f"{leaving.TOLD} of your leaving. Nothing learns "
-                        "from it but a training that you start.</p>")
+                kept = say("What you bring stays in this visit and is deleted within {time} of your leaving. Nothing learns "
+                           "from it but a training that you start.", time=say(leaving.TOLD))
+                gr.HTML(f"<p class='note'>{kept}</p>")
                 address.dialog()
             with (gr.Column(scale=1, min_width=320),
                   gr.Tabs(elem_id="rooms", selected=OverviewRoom.name, overflow_behavior="wrap") as doors):
                 tabs, rooms, opened = {}, {}, {}
-                with gr.Tab(OverviewRoom.title, id=OverviewRoom.name, elem_id="room-overview") as opened[OverviewRoom.name]:
+                with gr.Tab(say(OverviewRoom.title), id=OverviewRoom.name, elem_id="room-overview") as opened[OverviewRoom.name]:
                     rooms[OverviewRoom.name] = OverviewRoom(run, moving, company, first)
-                with gr.Tab("Methods", id=METHODS, elem_id="room-methods") as opened[METHODS]:
+                with gr.Tab(say("Methods"), id=METHODS, elem_id="room-methods") as opened[METHODS]:
                     with gr.Tabs(elem_id="tasks", selected=opening, overflow_behavior="wrap") as bar:
                         for name, task in tasks.items():
                             # The style sheet shows the box for clips, and that for other photos, beside such tabs only.
                             kind = [f"takes-{task.card.input}"] + ["takes-company"] * bool(task.card.company)
-                            with gr.Tab(task.card.title, id=name, elem_id=f"tab-{name}", elem_classes=kind) as opened[name]:
+                            with gr.Tab(say(task.card.title), id=name, elem_id=f"tab-{name}", elem_classes=kind) as opened[name]:
                                 tabs[name] = TaskTab(task, run, first if name == opening else None, company, own, guesses)
                 for make in ROOMS:
-                    with gr.Tab(make.title, id=make.name, elem_id=f"room-{make.name}") as opened[make.name]:
+                    with gr.Tab(say(make.title), id=make.name, elem_id=f"room-{make.name}") as opened[make.name]:
                         rooms[make.name] = make()
 
         parts = {"demo": demo, "photo": photo, "upload": upload, "moving": moving, "company": company, "own": own,
@@ -214,12 +215,14 @@ def thumbnails() -> str:
     """The example photos as buttons with their credits."""
     import numpy as np
 
-    buttons = "".join(f'<button type="button" data-index="{index}" title="{html.escape(f"{e.title}. {e.credit}")}">'
-                      f'<img src="{data_url(np.asarray(square(e.image, 96)))}" alt="Example: {html.escape(e.title)}"></button>'
+    buttons = "".join(f'<button type="button" data-index="{index}" title="{html.escape(f"{say(e.title)}. {e.credit}")}">'
+                      f'<img src="{data_url(np.asarray(square(e.image, 96)))}" '
+                      f'alt="{say("Example")}: {html.escape(say(e.title))}"></button>'
                       for index, e in enumerate(EXAMPLES))
-    credits = "; ".join(f"{e.title}: {e.credit.removesuffix(', via scikit-image')}" for e in EXAMPLES)
-    return (f'<div class="examples"><p>Or take an example</p><div class="row">{buttons}</div>'
-            f"<details><summary>Credits</summary>{html.escape(credits)}; all via scikit-image.</details></div>")
+    credits = "; ".join(f"{say(e.title)}: {e.credit.removesuffix(', via scikit-image')}" for e in EXAMPLES)
+    told = say("{credits}; all via scikit-image.", credits=html.escape(credits))
+    return (f'<div class="examples"><p>{say("Or take an example")}</p><div class="row">{buttons}</div>'
+            f"<details><summary>{say('Credits')}</summary>{told}</details></div>")
 
 
 PICK = """

@@ -14,12 +14,14 @@ from ..drawing import heat
 from ..figures import limits, place, ticks
 from ..images import limit
 from ..pretext import Bar, Chart, Matrix, Panel
+from ..texts import say
 from ..video import encode_mp4
 
 WIDE = 1.25  # how many times as wide as high a picture is to be as wide as its column; others leave room for a second
 CHART_WIDTH, CHART_LEFT, CHART_RIGHT = 300, 36, 10  # units that a chart is wide, and left free of curves at its sides
-BRUSH_TOOLS = ('<div class="brush"><label>Brush <input type="range" class="brush-size" min="1" max="15" value="5"></label>'
-               '<button type="button" class="brush-clear">Clear</button></div>')
+BRUSH_TOOLS = ('<div class="brush"><label>' + say("Brush") + ' <input type="range" class="brush-size" min="1" max="15" value="5">'
+               '</label>'
+               '<button type="button" class="brush-clear">' + say("Clear") + "</button></div>")
 
 
 def panel_html(panel: Panel, more: str = "") -> str:
@@ -57,7 +59,7 @@ def bars_html(bars: Iterable[Bar]) -> str:
     """Shares as bars. The true one is ticked and the answer named, so that colour is not the only sign."""
     rows = []
     for bar in bars:
-        marks = (' <b class="true">✓ true</b>' if bar.true else "") + (' <b class="chosen">answer</b>' if bar.chosen else "")
+        marks = f' <b class="true">✓ {say("true")}</b>' * bar.true + f' <b class="chosen">{say("answer")}</b>' * bar.chosen
         kind = "right" if bar.true and bar.chosen else "wrong" if bar.chosen else "other"
         rows.append(f'<li class="{kind}"><div><span>{html.escape(bar.label)}{marks}</span><span>{bar.value:.1%}</span></div>'
                     f'<div class="track"><div class="fill" style="width:{bar.value:.1%}"></div></div></li>')
@@ -75,7 +77,7 @@ def matrix_html(matrix: Matrix, told: str) -> str:
             if (row, column) in matrix.empty:
                 continue
             right = (row, column) in matrix.marked
-            value = f"{matrix.what} {matrix.values[row, column]:.2f}{', the right one' if right else ''}"
+            value = f"{matrix.what} {matrix.values[row, column]:.2f}{say(', the right one') if right else ''}"
             drawn.append(f'<rect x="{column + left}" y="{row + top}" width="1" height="1" data-says="{html.escape(value)}" '
                          f'fill="rgb{tuple(colors[row, column].tolist())}"/>')
     for row, column in matrix.marked:
@@ -84,9 +86,10 @@ def matrix_html(matrix: Matrix, told: str) -> str:
         for number, small in enumerate(pictures):
             x, y = spot(number)
             drawn.append(f'<image x="{x + 0.04}" y="{y + 0.04}" width="0.92" height="0.92" href="{data_url(small, 48)}"/>')
+    ends = say("{low:.2g} pale, {high:.2g} dark", low=matrix.low, high=matrix.high)
     box, wide = f"0 0 {columns + left} {rows + top}", " wide" if columns + left > WIDE * (rows + top) else ""
     return (f'<svg class="matrix{wide}" viewBox="{box}" role="img" aria-label="{told}">{"".join(drawn)}</svg>'
-            f'<output class="says">{matrix.what}: {matrix.low:.2g} pale, {matrix.high:.2g} dark</output>')
+            f'<output class="says">{matrix.what}: {ends}</output>')
 
 
 def chart_x(chart: Chart, x: float) -> float:

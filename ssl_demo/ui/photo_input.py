@@ -11,6 +11,7 @@ from gradio.utils import is_in_or_equal, is_static_file
 from PIL import Image
 
 from ssl_demo.images import limit, load_photo
+from ssl_demo.texts import later
 
 from . import leaving, toasts
 
@@ -56,7 +57,7 @@ class PhotoInput(gr.Image):
 
     def read(self, payload: ImageData) -> Image.Image:
         """The photo in what the browser or a client sent. Raises ValueError with one sentence where it cannot be read."""
-        return limit(load_photo(self._path(payload), payload.orig_name or "your picture"))
+        return limit(load_photo(self._path(payload), payload.orig_name or later("your picture")))
 
     def _path(self, payload: ImageData) -> str:
         """Where the picture lies on this computer; a data URL, which gr.Image prefers as well, is written to its cache."""
@@ -69,7 +70,7 @@ class PhotoInput(gr.Image):
             return path
         if payload.path is None:
             raise ValueError("No picture arrived; please upload it again.")
-        return uploaded(payload.path, self.GRADIO_CACHE, "picture")
+        return uploaded(payload.path, self.GRADIO_CACHE, later("picture"))
 
 
 def is_served() -> bool:

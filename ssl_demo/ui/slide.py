@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw
 from ..figures import INK, SOFT, bar_picture, chart_picture, matrix_picture, panel_picture
 from ..inference import Result
 from ..pretext import Card, Number, Panel
+from ..texts import say
 from .lettering import font, height, lines, write
-from .story import STEPS
+from .story import STEPS, heading_of
 
 SIZE = (1920, 1080)
 GROUND, LINE, BLUE = "#f6f4ef", "#dcd8d0", "#2f6fb7"
@@ -70,7 +71,10 @@ class Cell:
 
 
 def slide(result: Result, card: Card, notes: Sequence[str] = ()) -> Image.Image:
-    """The story of a run. notes: sentences for the foot, such as whose photo it is and which network answered."""
+    """The story of a run, in the language of the result and the card.
+
+    notes: sentences for the foot, such as whose photo it is and which network answered.
+    """
     canvas = Image.new("RGB", SIZE, GROUND)
     draw = ImageDraw.Draw(canvas)
     top = head(draw, card)
@@ -79,7 +83,7 @@ def slide(result: Result, card: Card, notes: Sequence[str] = ()) -> Image.Image:
     strip = foot - 24 - strip_height(numbers)
     steps = arrange(result.panels, top + 26, strip - 34 - top - 26)
     for number, (stage, cells) in enumerate(steps.items(), start=1):
-        name = "Clip" if stage == "photo" and card.input == "video" else STEPS[stage]
+        name = heading_of(stage, card)
         left, right = cells[0].box[0], max(cell.box[0] + cell.box[2] for cell in cells)
         heading(draw, number, name, left, right, top + 26)
         for cell in cells:
@@ -223,7 +227,7 @@ def drawn(panel: Panel, size: tuple[int, int]) -> Image.Image:
     width, tall = size
     if panel.bars:
         canvas = Image.new("RGB", size, "white")
-        canvas.paste(Image.fromarray(bar_picture(panel.bars, width, (tall - 16) // len(panel.bars), font)))
+        canvas.paste(Image.fromarray(bar_picture(panel.bars, width, (tall - 16) // len(panel.bars), font, say("true"))))
         return canvas
     if panel.chart is not None:
         return Image.fromarray(chart_picture(panel.chart, width, tall, font))

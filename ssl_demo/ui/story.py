@@ -7,29 +7,35 @@ from types import MappingProxyType
 from ..inference import Result
 from ..pretext import Card, Number
 from ..progress import steps
+from ..texts import in_script, later, say, spoken
 from .panels import panel_html
 from .take_buttons import button_html, menu_html
 
 STEPS = {
-    "photo": "Photo",
-    "sees": "What the network sees",
-    "answers": "What it answers",
-    "judged": "How it is judged",
+    "photo": say("Photo"),
+    "sees": say("What the network sees"),
+    "answers": say("What it answers"),
+    "judged": say("How it is judged"),
 }
 
 
+def heading_of(stage: str, card: Card) -> str:
+    """What a step is called: what a method on clips begins with is one."""
+    return say("Clip") if stage == "photo" and card.input == "video" else STEPS[stage]
+
+
 def story(result: Result, card: Card, link: str = "", calls: Mapping[str, str] = MappingProxyType({})) -> str:
-    """The panels of a run in four steps, its figures, and the shortcut to beware of.
+    """The panels of a run in four steps, its figures, and the shortcut to beware of. result: in the host's language.
 
     link: a query that leads back here; calls: what to type elsewhere for the same run, by the name of the place.
     """
     columns, drawn = [], {stage: "" for stage in STEPS}
     for panel in steps(result.panels, "panels drawn"):  # clips take a while to encode
         drawn[panel.stage] += panel_html(panel, button_html(panel) if link else "")
-    for number, (stage, heading) in enumerate(STEPS.items(), start=1):
-        heading = "Clip" if stage == "photo" and card.input == "video" else heading
-        columns.append(f'<section class="step step-{stage}"><h3><span>{number}</span>{heading}</h3>{drawn[stage]}</section>')
-    shortcut = f'<p class="shortcut"><b>What could cheat.</b> {html.escape(card.shortcut)}</p>'
+    for number, stage in enumerate(STEPS, start=1):
+        columns.append(f'<section class="step step-{stage}"><h3><span>{number}</span>{heading_of(stage, card)}</h3>{drawn[stage]}'
+                       "</section>")
+    shortcut = f'<p class="shortcut"><b>{say("What could cheat.")}</b> {html.escape(say(card.shortcut))}</p>'
     notes = f'<div class="notes">{figures_html(result.figures.values())}{shortcut}{link_html(link, calls)}</div>'
     return f'<div class="story" data-link="{html.escape(link)}">{"".join(columns)}{notes}</div>'
 
@@ -38,10 +44,11 @@ def link_html(link: str, calls: Mapping[str, str]) -> str:
     """A button that copies the link to what is shown, and the calls for the same run; nothing where there is no link."""
     if not link:
         return ""
-    note = "" if "photo=" in link else "Without your photo, which never enters a link."
-    typed = "".join(f"<dt>{html.escape(place)}</dt><dd><code>{html.escape(call)}</code></dd>" for place, call in calls.items())
-    return (f'<div class="link"><button type="button" class="copy-link">Copy link</button>{menu_html()} {note}'
-            f"<details><summary>Run it elsewhere</summary><dl>{typed}</dl></details></div>")
+    note = "" if "photo=" in link else say("Without your photo, which never enters a link.")
+    typed = "".join(f"<dt>{html.escape(say(place))}</dt><dd><code>{html.escape(call)}</code></dd>"
+                    for place, call in calls.items())
+    return (f'<div class="link"><button type="button" class="copy-link">{say("Copy link")}</button>{menu_html()} {note}'
+            f"<details><summary>{say('Run it elsewhere')}</summary><dl>{typed}</dl></details></div>")
 
 
 def figures_html(figures: Iterable[Number]) -> str:
@@ -53,48 +60,49 @@ def figures_html(figures: Iterable[Number]) -> str:
 
 def about(card: Card, weights: dict) -> str:
     """The idea in one sentence, the paper, and the measured score beside chance and an untrained network."""
-    paper = f'<a href="{card.link}" target="_blank" rel="noopener">{html.escape(card.paper)}</a>'
-    return (f'<div class="about"><div><h2 class="unseen method-title">{html.escape(card.title)}</h2>'
-            f'<p class="idea">{html.escape(card.idea)}</p>'
+    said, paper = spoken(card), f'<a href="{card.link}" target="_blank" rel="noopener">{html.escape(card.paper)}</a>'
+    return (f'<div class="about"><div><h2 class="unseen method-title">{html.escape(said.title)}</h2>'
+            f'<p class="idea">{html.escape(said.idea)}</p>'
             f'<p class="paper">{html.escape(card.authors)}, {card.year}: {paper}</p></div>{score_html(card, weights)}</div>')
 
 
 def score_html(card: Card, weights: dict) -> str:
     """The held-out score of the weights' card, with chance and untrained as marks on the same scale."""
-    measured = weights.get("heldout")
+    card, measured = spoken(card), weights.get("heldout")
     if not measured:
-        return '<div class="score"><p>No held-out score has been measured for these weights.</p></div>'
-    named = {"trained": measured["score"], "untrained": measured["untrained"]}
-    named |= {label: measured["metrics"][metric] for metric, label in card.baselines} or {"chance": measured["chance"]}
+        return '<div class="score"><p>' + say("No held-out score has been measured for these weights.") + "</p></div>"
+    named = {later("trained"): measured["score"], later("untrained"): measured["untrained"]}
+    named |= {label: measured["metrics"][metric] for metric, label in card.baselines} or {say("chance"): measured["chance"]}
     top = 1.0 if card.percent else max(named.values())
     rows = sorted(named.items(), key=lambda item: item[1], reverse=card.higher_is_better)
-    bars = "".join(f'<li class="{"right" if name == "trained" else "other"}"><span>{name}</span><div class="track">'
+    bars = "".join(f'<li class="{"right" if name == "trained" else "other"}"><span>{say(name)}</span><div class="track">'
                    f'<div class="fill" style="width:{value / top:.1%}"></div></div>'
                    f'<span>{card.show(value)}</span></li>' for name, value in rows)
-    better = "higher" if card.higher_is_better else "lower"
+    better = say("higher is better") if card.higher_is_better else say("lower is better")
     also = ""
     if card.also:
         metric, guess, label = card.also
         ours, guessed = (card.show(measured["metrics"][name]) for name in (metric, guess))
-        guess = card.baselines[0][1] if card.baselines else "chance"
+        guess = card.baselines[0][1] if card.baselines else say("chance")
         also = f"<p>{html.escape(label)}: <b>{ours}</b>, {html.escape(guess)}: {guessed}</p>"
     if card.untrained_note:
         also += f"<p>{html.escape(card.untrained_note)}</p>"
-    what = "clips" if card.input == "video" else "photos"
-    return (f'<div class="score"><p>{html.escape(card.metric_label)} <small>({measured["images"]:,} held-out {what}, {better} '
-            f"is better)</small></p><ul>{bars}</ul>{also}</div>")
+    what = say("{count:,} held-out clips" if card.input == "video" else "{count:,} held-out photos", count=measured["images"])
+    return (f'<div class="score"><p>{html.escape(card.metric_label)} <small>({what}, {better})</small></p><ul>{bars}</ul>{also}'
+            "</div>")
 
 
 def progress_html(done: int, of: int, doing: str, seconds: float) -> str:
     """How far a run is that began `seconds` ago."""
-    left = f", about {seconds / done * (of - done):.0f} s left" if done else ""
-    return (f'<div class="progress" role="status"><span>{html.escape(doing)}: {done} of {of}{left}</span>'
+    left = say(", about {seconds:.0f} s left", seconds=seconds / done * (of - done)) if done else ""
+    far = say("{done} of {of}", done=done, of=of)
+    return (f'<div class="progress" role="status"><span>{html.escape(say(doing))}: {far}{left}</span>'
             f'<div class="track"><div class="fill" style="width:{done / max(1, of):.0%}"></div></div></div>')
 
 
 # Pictures are replaced with every answer, so the listeners sit on the component and ask what was hit. Strokes that no answer has
 # shown yet are sent again with the next one: of several quick ones only the last event may be handled, and twice painted is once.
-CLICKS = """
+CLICKS = in_script("""
 const share = (event, image) => {
   const box = image.getBoundingClientRect();
   return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
@@ -107,7 +115,7 @@ element.addEventListener('click', (event) => {
   }
   const copy = event.target.closest('.copy-link');
   if (copy) {
-    navigator.clipboard.writeText(location.href).then(() => { copy.textContent = 'Copied'; });
+    navigator.clipboard.writeText(location.href).then(() => { copy.textContent = say('Copied'); });
   }
   const clear = event.target.closest('.brush-clear');
   if (clear) {
@@ -179,4 +187,4 @@ new MutationObserver(() => {  // a new answer: it shows every stroke that was se
   pending = [];
   element.querySelectorAll('.brush-size').forEach((input) => { input.value = radius; });
 }).observe(element, {childList: true, subtree: true, attributeFilter: ['data-link']});  // Gradio changes what differs, no more
-"""
+""")

@@ -3,9 +3,10 @@
 import html
 
 from ..pretext import Panel
+from ..texts import say
 
-CHOICES = (("story", "Story as a picture", "1920 × 1080, for a slide"), ("panels", "All panels", "full size, in a ZIP"),
-           ("results", "Numbers", "JSON"))
+CHOICES = (("story", say("Story as a picture"), say("1920 × 1080, for a slide")),
+           ("panels", say("All panels"), say("full size, in a ZIP")), ("results", say("Numbers"), "JSON"))
 ARROW = '<svg viewBox="0 0 16 16" aria-hidden="true"><path d="M8 2v8M4.5 7 8 10.5 11.5 7M3 13.5h10"/></svg>'
 
 
@@ -13,13 +14,13 @@ def menu_html() -> str:
     """A small menu of what there is to download."""
     items = "".join(f'<button type="button" data-keep="{kind}">{name}<small>{what}</small></button>'
                     for kind, name, what in CHOICES)
-    return f'<details class="take"><summary>Take home</summary><div class="takes">{items}</div></details>'
+    return f'<details class="take"><summary>{say("Take home")}</summary><div class="takes">{items}</div></details>'
 
 
 def button_html(panel: Panel) -> str:
     """A button that downloads a panel; the page shows it where the pointer or the focus is."""
     kind = "PNG" if panel.video is None else "MP4"
-    told = html.escape(f"Download “{panel.title}” as {kind}, full size")
+    told = html.escape(say("Download “{title}” as {kind}, full size", title=panel.title, kind=kind))
     return f'<button type="button" class="keep" data-keep="{panel.name}" aria-label="{told}" title="{told}">{ARROW}</button>'
 
 

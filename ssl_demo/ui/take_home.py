@@ -20,6 +20,7 @@ from ..examples import EXAMPLES, name_of
 from ..figures import panel_file
 from ..inference import Result
 from ..pretext import Panel, PretextTask
+from ..texts import say, spoken
 from . import links, toasts
 from .slide import slide
 from .take_buttons import SAVE
@@ -35,12 +36,12 @@ def parcel(what: str, task: type[PretextTask], result: Result, photo, seed: int,
     """
     named = name_of(photo)
     stem = "-".join(filter(None, (task.card.name, named)))
-    told = results(task, result, photo, seed, network)
+    told, result = results(task, result, photo, seed, network), spoken(result)
     if what == "results":
         return f"{stem}.json", KINDS[what], json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False).encode()
     if what == "story":
         stream = io.BytesIO()
-        slide(result, task.card, notes(task, photo, seed, network, result.controls, company)).save(stream, "PNG")
+        slide(result, spoken(task.card), notes(task, photo, seed, network, result.controls, company)).save(stream, "PNG")
         return f"{stem}-story.png", KINDS[what], stream.getvalue()
     if what == "panels":
         stream = io.BytesIO()
@@ -105,13 +106,14 @@ def notes(task: type[PretextTask], photo, seed: int, network: str, controls: dic
     """The foot of the slide: whose photos these are, who answered, and what was turned."""
     shown = [example for example in EXAMPLES if example.name == name_of(photo)]
     beside = [example for example in EXAMPLES if example not in shown] if len(company) < task.card.company else []
-    said = [f"Photo: {example.title} ({example.credit})" for example in shown]
+    said = [f"{say('Photo')}: {say(example.title)} ({example.credit})" for example in shown]
     if beside:
-        said.append("Beside it: " + "; ".join(f"{e.title} ({e.credit.removesuffix(', via scikit-image')})" for e in beside))
+        others = "; ".join(f"{say(e.title)} ({e.credit.removesuffix(', via scikit-image')})" for e in beside)
+        said.append(f"{say('Beside it')}: {others}")
     name = weights(task, network)
-    said.append("An untrained network" if name == UNTRAINED else f"Network: {name}")
+    said.append(say("An untrained network") if name == UNTRAINED else f"{say('Network')}: {name}")
     turned = [f"{key} {value}" for key, value in links.changed(task, controls).items() if len(str(value)) < 24]
-    return [*said, f"seed {seed}", *turned, task.card.link.removeprefix("https://")]
+    return [*said, say("seed {seed}", seed=seed), *turned, task.card.link.removeprefix("https://")]
 
 
 def listen(tab, photo: gr.State) -> None:

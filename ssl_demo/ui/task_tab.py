@@ -20,6 +20,7 @@ from ..figures import panel_picture
 from ..inference import Result
 from ..pretext import Control, Panel, PretextTask
 from ..progress import Cancelled, listening
+from ..texts import later, say, spoken
 from ..video import Clip, encode_mp4
 from ..walk import read
 from . import guess_first, links, take_home, toasts
@@ -56,22 +57,22 @@ class TaskTab:
         with gr.Row(elem_classes="controls", equal_height=True):
             self.controls = {control.name: component(control, self.name) for control in task.controls}
             with gr.Column(min_width=130, scale=1, elem_classes="chance"):
-                self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, elem_id=f"{self.name}-seed",
-                                      info="Fixes chance.", min_width=90)
-                self.again = gr.Button("Draw again", size="sm", elem_id=f"{self.name}-again")
-            self.network = gr.Dropdown(self.networks({}), value=TRAINED if self.weights else UNTRAINED, label="Network",
-                                       info="Who answers.", min_width=150, elem_id=f"{self.name}-network")
+                self.seed = gr.Number(0, label=say("Seed"), precision=0, minimum=0, maximum=2**31 - 1,
+                                      elem_id=f"{self.name}-seed", info=say("Fixes chance."), min_width=90)
+                self.again = gr.Button(say("Draw again"), size="sm", elem_id=f"{self.name}-again")
+            self.network = gr.Dropdown(self.networks({}), value=TRAINED if self.weights else UNTRAINED, label=say("Network"),
+                                       info=say("Who answers."), min_width=150, elem_id=f"{self.name}-network")
         with gr.Row(elem_classes="long", visible=False) as self.busy:
             self.progress = gr.HTML(elem_id=f"{self.name}-progress")
-            self.cancel = gr.Button("Cancel", size="sm", elem_id=f"{self.name}-cancel")
+            self.cancel = gr.Button(say("Cancel"), size="sm", elem_id=f"{self.name}-cancel")
         defaults = [0, self.network.value, *(c.default for c in task.controls), *[[] for _ in self.company],
                     *[{} for _ in self.own], *[guess_first.Guesses() for _ in self.guesses]]
         opening = self.answer(first, *defaults) if first else ""
         scripts = CLICKS + KEEP + guess_first.PRESSED * len(self.guesses)
         self.story = gr.HTML(opening, js_on_load=scripts, elem_id=f"{self.name}-story", elem_classes="story-box")
         HowItLearned(self.name)
-        with gr.Accordion("The lesson: the idea, what could cheat, where we differ from the paper, and the code", open=False,
-                          elem_classes="lesson-box"):
+        with gr.Accordion(say("The lesson: the idea, what could cheat, where we differ from the paper, and the code"),
+                          open=False, elem_classes="lesson-box"):
             with gr.Row(elem_classes="lesson"):
                 gr.Markdown(lesson(task), latex_delimiters=FORMULAS)
                 gr.Markdown(code(task), elem_classes="code")
@@ -93,8 +94,9 @@ class TaskTab:
 
     def networks(self, own: dict) -> list[tuple[str, str]]:
         """Who can answer: what a person reads, and the value."""
-        trained = [("Trained", TRAINED)] if self.weights else []
-        return [*trained, ("Untrained", UNTRAINED), *((f"Yours: {name}", name) for name in own.get(self.name, {}))]
+        trained = [(say("Trained"), TRAINED)] if self.weights else []
+        return [*trained, (say("Untrained"), UNTRAINED),
+                *((say("Yours: {name}", name=name), name) for name in own.get(self.name, {}))]
 
     def weights_of(self, network: str | None, own: dict) -> str | None:
         """What `run` takes for a network that a person chose. Raises ValueError for one that is not there."""
@@ -124,7 +126,7 @@ class TaskTab:
     def answer(self, photo: Image.Image, *values) -> str:
         """The story of one run as HTML; a mistake becomes a toast with its sentence, and the page stays as it was."""
         with toasts.told():
-            result, links = self.result(photo, *values), self.links(photo, *values)
+            result, links = spoken(self.result(photo, *values)), self.links(photo, *values)
         whole = story(result, self.task.card, *links) + self.walk.told_html(result)
         return guess_first.told(self.task, result, photo, values[0], values[-1], links, whole) if self.guesses else whole
 
@@ -138,7 +140,7 @@ class TaskTab:
 
         A run that is cancelled says itself that it is over: told by anybody else, the page might hear of its progress later.
         """
-        where, began, left = [0, 1, "starting"], time.monotonic(), threading.Event()
+        where, began, left = [0, 1, later("starting")], time.monotonic(), threading.Event()
         self.running.setdefault(request.session_hash, []).append(left)
 
         def listener(*now) -> bool:
@@ -253,14 +255,15 @@ class TaskTab:
 
 
 def component(control: Control, task: str):
-    """The Gradio component of a control."""
+    """The Gradio component of a control. Its values stay as they are in every language."""
+    control = spoken(control)
     common = {"label": control.label, "info": control.help, "elem_id": f"{task}-{control.name}"}
     if control.kind == "slider":
         return gr.Slider(control.minimum, control.maximum, control.default, step=control.step, buttons=[], **common)
     if control.kind == "choice" and len(control.choices) > 5:
-        return gr.Dropdown(list(control.choices), value=control.default, **common)
+        return gr.Dropdown([(say(choice), choice) for choice in control.choices], value=control.default, **common)
     if control.kind == "choice":
-        return gr.Radio(list(control.choices), value=control.default, **common)
+        return gr.Radio([(say(choice), choice) for choice in control.choices], value=control.default, **common)
     if control.kind == "toggle":
         return gr.Checkbox(control.default, **common)
     return gr.Textbox(control.default, visible="hidden", **common)  # set by clicks on a panel
@@ -268,14 +271,19 @@ def component(control: Control, task: str):
 
 def lesson(task: type[PretextTask]) -> str:
     """The docstring of the task's file, its first line left out: what a student reads there stands on the tab."""
+    told = [say(text) for text in paragraphs(task)]
+    return "\n\n".join("**{}.**{}".format(*text.split(".", 1)) for text in told)
+
+
+def paragraphs(task: type[PretextTask]) -> list[str]:
+    """The lesson's paragraphs, each in one line, its heading up to the first dot; without the equation where a walk shows it."""
     text = inspect.getmodule(task).__doc__ or ""
     if read(task.card.name):
         text = re.sub(r"\$\$.*?\$\$", "*(the equation: “The loss”, above)*", text, count=1, flags=re.DOTALL)
-    paragraphs = text.split("\n\n")[1:]
-    return "\n\n".join("**{}.**{}".format(*p.replace("\n", " ").split(".", 1)) for p in paragraphs)
+    return [paragraph.replace("\n", " ").strip() for paragraph in text.split("\n\n")[1:]]
 
 
 def code(task: type[PretextTask]) -> str:
     """The very lines that make the riddle and judge the answer, read from the task's file."""
-    parts = (("What is hidden and what is asked", task.example), ("The loss", task.loss))
+    parts = ((say("What is hidden and what is asked"), task.example), (say("The loss"), task.loss))
     return "\n\n".join(f"**{told}**\n\n```python\n{textwrap.dedent(inspect.getsource(part))}```" for told, part in parts)

@@ -13,6 +13,7 @@ from PIL import Image
 from .. import own_networks, teach
 from ..images import square
 from ..teach import LEAST, MOST_CLASSES, MOST_PICTURES, Group, Lesson
+from ..texts import later, say
 from . import leaving, toasts
 from .company_input import CompanyInput, files
 from .panels import data_url
@@ -24,49 +25,50 @@ from .teach_story import teach_story
 # Through the queue, which carries toasts; and none of several in quick succession is dropped.
 CHANGE = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "teach", "concurrency_limit": 4,
           "trigger_mode": "multiple"}
-CANCELLED = "<p class='note' role='status'>Cancelled. Any change of the classes lets the encoders look again.</p>"
-HEADING = '<h3><span>1</span>Your classes</h3>'
-LEAD = ("<h2 class='unseen'>Teach it</h2><p class='idea'>Show a few pictures of two to five things: which encoder, taught no "
-        "label, tells them apart?</p>")
-KEPT = (f"<p class='note'>At most {MOST_PICTURES} pictures a class. The central square of each is kept small, in memory only, "
-        f"and gone within {leaving.TOLD} of your leaving.</p>")
+CANCELLED = f"<p class='note' role='status'>{say('Cancelled. Any change of the classes lets the encoders look again.')}</p>"
+HEADING = f'<h3><span>1</span>{say("Your classes")}</h3>'
+IDEA = say("Show a few pictures of two to five things: which encoder, taught no label, tells them apart?")
+LEAD = f"<h2 class='unseen'>{say('Teach it')}</h2><p class='idea'>{IDEA}</p>"
+KEPT = say("At most {most} pictures a class. The central square of each is kept small, in memory only, and gone within {time} of "
+           "your leaving.", most=MOST_PICTURES, time=say(leaving.TOLD))
 
 
 class TeachRoom:
     """See `page` for what a room is."""
 
-    name, title, is_long = "teach", "Teach it", False
+    name, title, is_long = "teach", later("Teach it"), False
 
     def __init__(self):
         self.lesson = gr.State(Lesson())
         with gr.Row(elem_classes="teach-top"):
             gr.HTML(LEAD, elem_classes="teach-lead")
-            self.try_it = gr.Button("Try an example", size="sm", variant="primary", min_width=130, elem_id="teach-example")
-            self.over = gr.Button("Start over", size="sm", min_width=100, elem_id="teach-over")
+            self.try_it = gr.Button(say("Try an example"), size="sm", variant="primary", min_width=130, elem_id="teach-example")
+            self.over = gr.Button(say("Start over"), size="sm", min_width=100, elem_id="teach-over")
         with gr.Row(elem_id="teach"):
             with gr.Column(scale=0, min_width=300, elem_id="teach-classes"):
                 gr.HTML(f'<div class="step">{HEADING}</div>')
                 self.cards, self.names, self.adds, self.shelves = [], [], [], []
                 for place in range(MOST_CLASSES):
                     self._card(place)
-                self.more = gr.Button("Add a class", size="sm", elem_id="teach-more")
-                with gr.Accordion("Take pictures with a camera", open=False, elem_id="teach-camera-box"):
-                    self.camera = PhotoInput(label="Camera", sources=["webcam"], height=230, elem_id="teach-camera", buttons=[])
+                self.more = gr.Button(say("Add a class"), size="sm", elem_id="teach-more")
+                with gr.Accordion(say("Take pictures with a camera"), open=False, elem_id="teach-camera-box"):
+                    self.camera = PhotoInput(label=say("Camera"), sources=["webcam"], height=230, elem_id="teach-camera",
+                                              buttons=[])
                     with gr.Row(elem_classes="teach-shots"):
-                        self.shots = [gr.Button(f"Add to {name}", size="sm", min_width=80, visible=place < 2,
+                        self.shots = [gr.Button(say("Add to {name}", name=say(name)), size="sm", min_width=80, visible=place < 2,
                                                 elem_id=f"teach-shot-{place}") for place, name in enumerate(teach.NAMES)]
                 self.progress = gr.HTML(elem_id="teach-progress")
-                self.cancel = gr.Button("Cancel", size="sm", elem_id="teach-cancel")
-                gr.HTML(KEPT)
+                self.cancel = gr.Button(say("Cancel"), size="sm", elem_id="teach-cancel")
+                gr.HTML(f"<p class='note'>{KEPT}</p>")
             self.story = gr.HTML(teach_story(Lesson()), elem_id="teach-story", elem_classes="story-box")
 
     def _card(self, place: int) -> None:
         name = teach.NAMES[place]
         with gr.Column(visible=place < 2, elem_classes="teach-class", elem_id=f"teach-class-{place}") as card:
             with gr.Row():
-                self.names.append(gr.Textbox(name, label=f"Name of {name}", container=False, max_lines=1, min_width=100,
-                                             max_length=teach.LONGEST_NAME, elem_id=f"teach-name-{place}"))
-                self.adds.append(CompanyInput("Add pictures", size="sm", elem_id=f"teach-add-{place}", min_width=110))
+                self.names.append(gr.Textbox(name, label=say("Name of {name}", name=say(name)), container=False, max_lines=1,
+                                             min_width=100, max_length=teach.LONGEST_NAME, elem_id=f"teach-name-{place}"))
+                self.adds.append(CompanyInput(say("Add pictures"), size="sm", elem_id=f"teach-add-{place}", min_width=110))
             self.shelves.append(gr.HTML(shelf_html(Group(name)), js_on_load=SHELF, elem_id=f"teach-shelf-{place}"))
         self.cards.append(card)
 
@@ -94,7 +96,7 @@ class TeachRoom:
                         yield gr.skip(), CANCELLED
                         return
                     if (seconds := time.monotonic() - began) > PATIENCE:
-                        yield gr.skip(), progress_html(done, of, "encoders that have seen your pictures", seconds)
+                        yield gr.skip(), progress_html(done, of, later("encoders that have seen your pictures"), seconds)
         finally:
             if lesson.version == version:
                 lesson.is_busy = False
@@ -147,7 +149,7 @@ class TeachRoom:
         return [*(gr.update(visible=group is not None) for group in groups),
                 *(group.name if group else gr.skip() for group in groups),
                 *(shelf_html(group) if group else "" for group in groups),
-                *(gr.update(value=f"Add to {group.name}", visible=True) if group else gr.update(visible=False)
+                *(gr.update(value=say("Add to {name}", name=group.name), visible=True) if group else gr.update(visible=False)
                   for group in groups),
                 gr.update(interactive=None in groups)]
 
@@ -190,7 +192,7 @@ class TeachRoom:
                 lesson.rename(place, name)
         except ValueError as error:
             toasts.warn(error)
-        return lesson.groups[place].name, f"Add to {lesson.groups[place].name}"
+        return lesson.groups[place].name, say("Add to {name}", name=lesson.groups[place].name)
 
     def open(self, lesson: Lesson) -> list:
         with toasts.told():
@@ -200,7 +202,7 @@ class TeachRoom:
     def begin_example(self, lesson: Lesson) -> list:
         """The example's classes, unless a visitor's own pictures would be lost."""
         if any(group.pictures for group in lesson.groups):
-            raise toasts.error("Start over first: the example would take the place of your pictures.")
+            raise toasts.error(later("Start over first: the example would take the place of your pictures."))
         lesson.begin(teach.example())
         return self.drawn(lesson)
 
@@ -228,9 +230,11 @@ def shelf_html(group: Group) -> str:
     pictures, lacking = "", LEAST - len(group.pictures)
     for place, picture in enumerate(group.pictures, start=1):
         small = data_url(np.asarray(square(picture.image, 56)))
-        pictures += (f'<button type="button" data-number="{picture.number}" title="Take this picture away"><img src="{small}" '
-                     f'alt="Picture {place} of {html.escape(group.name)}: take it away"></button>')
-    hint = "" if lacking <= 0 else f"{f'{LEAST} or more pictures' if lacking == LEAST else 'One more at least'}: drop here."
+        told = say("Picture {place} of {name}: take it away", place=place, name=html.escape(group.name))
+        pictures += (f'<button type="button" data-number="{picture.number}" title="{say("Take this picture away")}">'
+                     f'<img src="{small}" alt="{told}"></button>')
+    hint = "" if lacking <= 0 else say(
+        "{least} or more pictures: drop here." if lacking == LEAST else "One more at least: drop here.", least=LEAST)
     return f'<div class="shelf">{pictures}{f"<p>{hint}</p>" if hint else ""}</div>'
 
 

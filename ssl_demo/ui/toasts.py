@@ -6,15 +6,17 @@ from contextlib import contextmanager
 
 import gradio as gr
 
+from ..texts import in_script, say
+
 
 def error(sentence: ValueError | str) -> gr.Error:
     """To raise: nothing on the page changes. Toasts are drawn as HTML, and a file's name is the visitor's text."""
-    return gr.Error(html.escape(str(sentence)), print_exception=False)
+    return gr.Error(html.escape(say(str(sentence))), print_exception=False)
 
 
 def warn(sentence: ValueError | str) -> None:
     """Says it while the rest goes on."""
-    gr.Warning(html.escape(str(sentence)))
+    gr.Warning(html.escape(say(str(sentence))))
 
 
 @contextmanager
@@ -27,11 +29,11 @@ def told() -> Iterator[None]:
 
 
 # Answers that do not go through the queue come as plain responses, and Gradio shows nothing of what these say went wrong.
-SAY = r"""
+SAY = in_script(r"""
 if (!window.saysMistakes) {
   window.saysMistakes = true;
   const plain = window.fetch;
-  const say = (sentence) => {
+  const tell = (sentence) => {
     const told = document.createElement('div');
     told.className = 'told-mistake';
     told.setAttribute('role', 'alert');
@@ -44,12 +46,12 @@ if (!window.saysMistakes) {
   window.fetch = async (...asked) => {
     const answer = await plain(...asked);
     if (answer.status === 500 && String(asked[0]?.url || asked[0]).includes('/run/')) {
-      answer.clone().json().then(({error}) => say(error || 'That went wrong here; nothing was changed.'), () => {});
+      answer.clone().json().then(({error}) => tell(error || say('That went wrong here; nothing was changed.')), () => {});
     }
     return answer;
   };
 }
-"""
+""")
 
 
 def listener() -> gr.HTML:

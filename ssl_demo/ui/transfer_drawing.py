@@ -11,9 +11,12 @@ from ..drawing import heat
 from ..embedding import title
 from ..images import square
 from ..live_transfer import Map, Score, kind_of, margin
+from ..texts import later, say
 from .panels import data_url
 
 WORDS = {"tench": "tench (fish)", "english_springer": "springer (dog)"}  # what not everybody knows
+CLASSES = (later("cassette player"), later("chain saw"), later("church"), later("springer (dog)"), later("french horn"),
+           later("garbage truck"), later("gas pump"), later("golf ball"), later("parachute"), later("tench (fish)"))  # as ship
 MAP = 400  # units of the map's drawing a side
 OPEN = 5  # shapes from this one on are drawn with lines
 COLORS = 10
@@ -21,14 +24,14 @@ COLORS = 10
 
 def readable(name: str) -> str:
     """A class as a person reads it."""
-    return WORDS.get(name, name.replace("_", " "))
+    return say(WORDS.get(name, name.replace("_", " ")))
 
 
 def readable_encoder(encoder: str) -> str:
     """An encoder as a person reads it; what never learned says so first, where a long name cannot hide it."""
     if kind_of(encoder) == UNTRAINED:
-        return html.escape(f"Untrained {title(encoder.partition(':')[0])}")
-    return html.escape(title(encoder))
+        return html.escape(say("Untrained {name}", name=say(title(encoder.partition(":")[0]))))
+    return html.escape(say(title(encoder)))
 
 
 def shape(kind: int, x: float, y: float, r: float) -> str:
@@ -70,10 +73,11 @@ def features_html(photo: Image.Image, own: np.ndarray, spread: np.ndarray, encod
     grid = np.pad(cells, (0, rows * columns - len(cells))).reshape(rows, columns)
     picture = heat(np.clip(0.5 + grid / 5, 0, 1)).repeat(8, axis=0).repeat(8, axis=1)
     own_photo, cells_picture = data_url(np.asarray(square(photo, 144))), data_url(picture)
-    return (f'<figure class="panel"><img src="{own_photo}" alt="Your photo" width="144" height="144"></figure>'
+    kept = say("{count} numbers: all that is kept of your photo. The encoder never heard of a class.", count=len(cells))
+    return (f'<figure class="panel"><img src="{own_photo}" alt="{say("Your photo")}" width="144" height="144"></figure>'
             f'<p class="then">↓ {readable_encoder(encoder)}</p><figure class="panel"><img class="wide" src="{cells_picture}" '
-            f'alt="{len(cells)} numbers as coloured cells" width="144" height="{9 * rows}"><figcaption>{len(cells)} numbers: all '
-            "that is kept of your photo. The encoder never heard of a class.</figcaption></figure>")
+            f'alt="{say("{count} numbers as coloured cells", count=len(cells))}" width="144" height="{9 * rows}">'
+            f"<figcaption>{kept}</figcaption></figure>")
 
 
 def map_html(shown: Map, classes: Sequence[str], photo: Image.Image | None, says: str) -> str:
@@ -109,14 +113,14 @@ def accuracy_html(scores: Sequence[Score], chosen: str, photos: int, classes: in
     """The chosen encoder by two probes, and all encoders by their neighbours. photos: how many were asked about."""
     one = next(score for score in scores if score.encoder == chosen)
     both = "".join(f'<li><span>{label}</span>{_track(value, margin(value, photos))}<b>{value:.1%}</b></li>'
-                   for label, value in (("Neighbours", one.knn), ("Linear layer", one.linear)) if value is not None)
+                   for label, value in ((say("Neighbours"), one.knn), (say("Linear layer"), one.linear)) if value is not None)
     rows = "".join(f'<li class="{score.kind}{" chosen" if score is one else ""}" {_choice(score.encoder, score is one)}>'
                    f"{_name(score.encoder)}{_track(score.knn, margin(score.knn, photos))}<b>{score.knn:.1%}</b></li>"
                    for score in scores)
     chance = f"--chance:{1 / classes:.1%}"
     return (f'<h4>{readable_encoder(chosen)}</h4><ul class="rates both" style="{chance}">{both}</ul>'
-            f'<h4>Every encoder, by its neighbours</h4><ul class="rates all" role="radiogroup" '
-            f'aria-label="Encoders by their accuracy" style="{chance}">{rows}</ul>'
+            f'<h4>{say("Every encoder, by its neighbours")}</h4><ul class="rates all" role="radiogroup" '
+            f'aria-label="{say("Encoders by their accuracy")}" style="{chance}">{rows}</ul>'
             f'<p class="soft">{html.escape(says)}</p>')
 
 
@@ -130,8 +134,8 @@ def votes_html(votes: Mapping[str, np.ndarray], order: Sequence[str], chosen: st
         rows.append(f'<li class="{"chosen" if name == chosen else ""}" {_choice(name, name == chosen)}>{_name(name)}'
                     f"{_class(kind, classes)}{_track(votes[name][kind])}<b>{votes[name][kind]:.0%}</b></li>")
     return (f'<h4>{readable_encoder(chosen)}</h4><ul class="rates both">{best}</ul>'
-            f'<h4>By every encoder</h4><ul class="rates four" role="radiogroup" '
-            f'aria-label="Encoders by their vote">{"".join(rows)}</ul><p class="soft">{html.escape(says)}</p>')
+            f'<h4>{say("By every encoder")}</h4><ul class="rates four" role="radiogroup" '
+            f'aria-label="{say("Encoders by their vote")}">{"".join(rows)}</ul><p class="soft">{html.escape(says)}</p>')
 
 
 def _name(encoder: str) -> str:

@@ -14,6 +14,7 @@ from ..embedding import title
 from ..inference import parse_seed
 from ..live_transfer import MAPS
 from ..probes import NEIGHBOURS
+from ..texts import later, say
 from . import toasts
 from .measured import Measured
 from .own_encoder import UNSEEN, OwnEncoder, is_lacking, said
@@ -23,41 +24,45 @@ from .transfer_drawing import CLICKS, accuracy_html, features_html, map_html, st
 
 MOST_NEIGHBOURS = 50
 LOOK = {**QUICK, "queue": True, "concurrency_id": "look", "concurrency_limit": 2, "trigger_mode": "multiple"}
-ABOUT = """<div class="about"><div><h2 class="unseen">Transfer</h2><p class="idea">What is it worth? Throw the head away and
-show it a few labels: can it tell a church from a golf ball?</p></div><div class="probes"><p><b>Neighbours:</b> the most similar
-labelled photos vote.</p><p><b>Linear layer:</b> learns to read classes off the features.</p></div></div>"""
+IDEA = say("What is it worth? Throw the head away and show it a few labels: can it tell a church from a golf ball?")
+PROBES = (say("<b>Neighbours:</b> the most similar labelled photos vote."),
+          say("<b>Linear layer:</b> learns to read classes off the features."))
+ABOUT = (f'<div class="about"><div><h2 class="unseen">{say("Transfer")}</h2><p class="idea">{IDEA}</p></div>'
+         f'<div class="probes"><p>{PROBES[0]}</p><p>{PROBES[1]}</p></div></div>')
 
 
 class TransferRoom:
     """The components of the room, made where it is constructed: inside a `gr.Tab`."""
 
-    name, title, is_long = "transfer", "Transfer", False
+    name, title, is_long = "transfer", later("Transfer"), False
 
     def __init__(self):
         self.encoders = encoders = shipped_features.available()
         gr.HTML(ABOUT)
         most = shipped_features.load(encoders[0]).labels_per_class if encoders else 2
         if not encoders:
-            gr.HTML("<p class='note'>No features ship with this copy: run benchmarks/transfer_features.py.</p>")
+            gr.HTML(f"<p class='note'>{say('No features ship with this copy: run benchmarks/transfer_features.py.')}</p>")
         with gr.Row(elem_classes="controls", equal_height=True):
             with gr.Row(elem_classes="form"):
-                self.encoder = gr.Dropdown([(title(name), name) for name in encoders], value=best(encoders, most),
-                                           label="Encoder", info="Who is asked.", min_width=150, elem_id="transfer-encoder")
-                self.k = gr.Slider(1, MOST_NEIGHBOURS, NEIGHBOURS, step=1, buttons=[], label="Neighbours", info="How many vote.",
-                                   elem_id="transfer-neighbours")
-                self.labels = gr.Slider(1, most, most, step=1, buttons=[], label="Labels per class", info="What the probes hear.",
+                self.encoder = gr.Dropdown([(say(title(name)), name) for name in encoders], value=best(encoders, most),
+                                           label=say("Encoder"), info=say("Who is asked."), min_width=150,
+                                           elem_id="transfer-encoder")
+                self.k = gr.Slider(1, MOST_NEIGHBOURS, NEIGHBOURS, step=1, buttons=[], label=say("Neighbours"),
+                                   info=say("How many vote."), elem_id="transfer-neighbours")
+                self.labels = gr.Slider(1, most, most, step=1, buttons=[], label=say("Labels per class"),
+                                        info=say("What the probes hear."),
                                         elem_id="transfer-labels")
-                self.map = gr.Radio(list(MAPS), value=MAPS[0], label="Map", info="From many numbers to two.",
+                self.map = gr.Radio(list(MAPS), value=MAPS[0], label=say("Map"), info=say("From many numbers to two."),
                                     elem_id="transfer-map")
             with gr.Column(min_width=130, scale=1, elem_classes="chance"):
-                self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, elem_id="transfer-seed",
-                                      info="Which labels.", min_width=90)
-                self.again = gr.Button("Draw again", size="sm", elem_id="transfer-again")
+                self.seed = gr.Number(0, label=say("Seed"), precision=0, minimum=0, maximum=2**31 - 1, elem_id="transfer-seed",
+                                      info=say("Which labels."), min_width=90)
+                self.again = gr.Button(say("Draw again"), size="sm", elem_id="transfer-again")
         self.seen = gr.State(None)  # the visitor's photo, with what every encoder makes of it
         self.asked = gr.Textbox(visible="hidden")  # what the answer to a new photo was asked with
         self.own = OwnEncoder()
-        self.story = gr.HTML("<p class='note'>Asking every encoder about your photo …</p>" if encoders else "", js_on_load=CLICKS,
-                             elem_id="transfer-story", elem_classes="story-box")
+        self.story = gr.HTML(f"<p class='note'>{say('Asking every encoder about your photo …')}</p>" if encoders else "",
+                             js_on_load=CLICKS, elem_id="transfer-story", elem_classes="story-box")
         self.measured = Measured()
 
     @property
@@ -114,7 +119,7 @@ class TransferRoom:
         self.again.click(lambda seed: (int(seed or 0) + 1) % 2**31, self.seed, self.seed, **QUICK)
         def joined(known: dict) -> dict:
             names = [*self.encoders, *own_networks.keys(known or {})]
-            return gr.update(choices=[(title(name), name) for name in names])
+            return gr.update(choices=[(say(title(name)), name) for name in names])
 
         if self.encoders:
             joined_own.change(joined, own, self.encoder, **QUICK)
@@ -168,21 +173,24 @@ def story(photo: Image.Image, own: dict, encoder: str, k: int, per_class: int, k
     labels, tests, classes = len(shown.labelled), len(known.test_labels), len(known.classes)
     half = live_transfer.margin(next(score.knn for score in scores if score.encoder == encoder), tests)
     if kind == "PCA":
-        how = f"in the two directions in which {title(encoder)}'s features differ most (PCA: {shown.explained:.0%} of variance)"
-        where = "which is projected alike"
+        mapped = say("{photos:,} photos in the two directions in which {encoder}'s features differ most (PCA: {explained:.0%} of "
+                     "variance). Full colour: the {labels:,} with labels; lines: those that vote on yours, which is projected "
+                     "alike.",
+                     photos=len(shown.classes), encoder=say(title(encoder)), explained=shown.explained, labels=labels)
     else:
-        how = f"as {title(encoder)} sees them: similar ones lie near each other (t-SNE)"
-        where = f"which lies at the weighted mean of its {min(k, len(shown.classes))} most similar"
-    mapped = (f"{len(shown.classes):,} photos {how}. Full colour: the {labels:,} with labels; lines: those that vote on yours, "
-              f"{where}.")
-    judged = (f"Right answers on {tests} photos that no probe has heard of, after {labels:,} labels. Thin line: 95% interval, "
-              f"±{100 * half:.1f} points; what differs by less may be luck. Upright mark: chance, {1 / classes:.0%}. "
-              "Hatched: never trained.")
-    voted = (f"The vote of the {min(k, labels)} most similar labelled photos, the more similar the weightier. There are only "
-             f"{classes} classes: anything else gets the nearest of them.")
+        mapped = say("{photos:,} photos as {encoder} sees them: similar ones lie near each other (t-SNE). Full colour: the "
+                     "{labels:,} with labels; lines: those that vote on yours, which lies at the weighted mean of its {voters} "
+                     "most similar.",
+                     photos=len(shown.classes), encoder=say(title(encoder)), labels=labels, voters=min(k, len(shown.classes)))
+    judged = say("Right answers on {tests} photos that no probe has heard of, after {labels:,} labels. Thin line: 95% interval, "
+                 "±{half:.1f} points; what differs by less may be luck. Upright mark: chance, {chance:.0%}. Hatched: never "
+                 "trained.",
+                 tests=tests, labels=labels, half=100 * half, chance=1 / classes)
+    voted = say("The vote of the {voters} most similar labelled photos, the more similar the weightier. There are only {classes} "
+                "classes: anything else gets the nearest of them.", voters=min(k, labels), classes=classes)
     order = [score.encoder for score in scores]
     return '<div class="story transfer">' + "".join((
-        step(1, "Features", "features", features_html(photo, own[encoder][0].numpy(), known.train.numpy(), encoder)),
-        step(2, "Map", "map", map_html(shown, known.classes, photo, mapped)),
-        step(3, "Accuracy", "accuracy", accuracy_html(scores, encoder, tests, classes, judged)),
-        step(4, "Your photo", "votes", votes_html(votes, order, encoder, known.classes, voted)))) + "</div>"
+        step(1, say("Features"), "features", features_html(photo, own[encoder][0].numpy(), known.train.numpy(), encoder)),
+        step(2, say("Map"), "map", map_html(shown, known.classes, photo, mapped)),
+        step(3, say("Accuracy"), "accuracy", accuracy_html(scores, encoder, tests, classes, judged)),
+        step(4, say("Your photo"), "votes", votes_html(votes, order, encoder, known.classes, voted)))) + "</div>"

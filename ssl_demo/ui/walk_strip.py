@@ -14,6 +14,7 @@ import gradio as gr
 from .. import walk
 from ..inference import Result
 from ..pretext import PretextTask
+from ..texts import in_script, say, spoken
 
 FORMULAS = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
 
@@ -22,7 +23,7 @@ class WalkStrip:
     """The strip of one task, made where it is constructed, before the rest of its tab. Nothing where the task has no walk."""
 
     def __init__(self, task: type[PretextTask]):
-        self.task, self.walk, self.box = task, walk.read(task.card.name), None
+        self.task, self.walk, self.box = task, spoken(walk.read(task.card.name)), None
         if self.walk is None:
             return
         with gr.Column(elem_classes="walk"), gr.Column(elem_classes="walk-strip"):
@@ -43,14 +44,14 @@ class WalkStrip:
 
 def strip_html(task: type[PretextTask], told: walk.Walk) -> str:
     """The three doors, and the strip behind them, still empty."""
-    cheat = "Let it cheat" if told.cheat.controls else "Could it cheat?"
+    cheat = say("Let it cheat") if told.cheat.controls else say("Could it cheat?")
     return (f'<div class="walk-bar" data-task="{task.card.name}"><div class="walk-row"><div class="walk-doors">'
-            '<button type="button" data-door="steps">Step through</button>'
-            '<button type="button" data-door="loss">The loss</button>'
+            f'<button type="button" data-door="steps">{say("Step through")}</button>'
+            f'<button type="button" data-door="loss">{say("The loss")}</button>'
             f'<button type="button" data-door="cheat">{cheat}</button></div>'
-            '<div class="walk-moves"><button type="button" class="walk-back">Back</button>'
-            '<button type="button" class="walk-next">Next</button>'
-            '<button type="button" class="walk-close" aria-label="Close">Close</button></div></div>'
+            f'<div class="walk-moves"><button type="button" class="walk-back">{say("Back")}</button>'
+            f'<button type="button" class="walk-next">{say("Next")}</button>'
+            f'<button type="button" class="walk-close" aria-label="{say("Close")}">{say("Close")}</button></div></div>'
             '<p class="walk-text" aria-live="polite"></p></div>')
 
 
@@ -62,7 +63,7 @@ def loss_markdown(task: type[PretextTask], told: walk.Walk) -> str:
 
 
 # The lights are a style sheet of their own, so that they outlast the answers that come while somebody walks.
-WALK = r"""
+WALK = in_script(r"""
 const bar = element.querySelector('.walk-bar'), task = bar.dataset.task, walk = element.closest('.walk');
 const find = (what) => bar.querySelector(what), door = (name) => find(`[data-door=${name}]`);
 const text = find('.walk-text'), back = find('.walk-back'), next = find('.walk-next');
@@ -82,7 +83,7 @@ const light = (part, moved) => {
   const first = moved && part && document.querySelector(`${here} .panel:is(${lit})`);
   if (first) first.scrollIntoView({block: innerWidth > 900 ? 'nearest' : 'start', behavior: calm() ? 'auto' : 'smooth'});
 };
-const say = (title, told) => {  // one change, so that it is read out once
+const tell = (title, told) => {  // one change, so that it is read out once
   const bold = document.createElement('b');
   bold.textContent = title;
   text.replaceChildren(bold, ' ' + told);
@@ -90,16 +91,16 @@ const say = (title, told) => {  // one change, so that it is read out once
 const show = (moved) => {
   walk.dataset.mode = mode;
   bar.querySelectorAll('[data-door]').forEach((one) => one.setAttribute('aria-expanded', String(one.dataset.door === mode)));
-  const can = told?.cheat.can, on = Boolean(told?.cheat.on), off = on ? 'The guard is off. ' : '';
-  if (can) door('cheat').textContent = on ? 'Stop cheating' : 'Let it cheat';
+  const can = told?.cheat.can, on = Boolean(told?.cheat.on), off = on ? say('The guard is off.') + ' ' : '';
+  if (can) door('cheat').textContent = on ? say('Stop cheating') : say('Let it cheat');
   door('cheat').classList.toggle('cheating', on);
   if (!mode) return light(null);
-  if (!told) return say('', 'Waiting for the answer.');
+  if (!told) return tell('', say('Waiting for the answer.'));
   if (mode === 'steps') {
     const step = told.steps[at];
     back.disabled = !at;
-    next.textContent = at + 1 < told.steps.length ? 'Next' : 'The loss';
-    say(`${at + 1} of ${told.steps.length} · ${step.title}.`, off + step.text);
+    next.textContent = at + 1 < told.steps.length ? say('Next') : say('The loss');
+    tell(`${at + 1} ${say('of')} ${told.steps.length} · ${step.title}.`, off + step.text);
     return light(step, moved);
   }
   if (mode === 'loss') {
@@ -107,11 +108,11 @@ const show = (moved) => {
       button.setAttribute('aria-pressed', String(Number(button.dataset.symbol) === symbol));
     });
     const one = told.symbols[symbol];
-    say('The loss.', off + (one ? one.text.charAt(0).toUpperCase() + one.text.slice(1) + '.' :
-                            'What training makes small. Point at a symbol to see it on the screen.'));
+    tell(say('The loss') + '.', off + (one ? one.text.charAt(0).toUpperCase() + one.text.slice(1) + '.' :
+                                 say('What training makes small. Point at a symbol to see it on the screen.')));
     return light(one, moved);
   }
-  say(!can ? 'Could it cheat?' : on ? 'The guard is off.' : 'With the guard on.', told.cheat.text);
+  tell(!can ? say('Could it cheat?') : on ? say('The guard is off.') : say('With the guard on.'), told.cheat.text);
   light(told.cheat, moved);
 };
 const open = (name, step = 0) => {
@@ -175,4 +176,4 @@ const begin = () => {  // the story comes to the page a little later than this
   read();
 };
 begin();
-"""
+""")
