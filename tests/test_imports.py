@@ -1,6 +1,7 @@
 """Imports run one way, and a task is found from its file alone. Read from the source; nothing here needs a network."""
 
 import ast
+import functools
 import graphlib
 import json
 import sys
@@ -37,8 +38,13 @@ def module_name(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
 def imported(path):
     """Every module a file imports, at its top or inside a function, as absolute names."""
+    return list(_imported(path))
+
+
+def _imported(path):
     package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
