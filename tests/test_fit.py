@@ -49,12 +49,6 @@ def test_with_large_type_stories_end_on_a_projectors_screen_and_are_readable(wal
         assert wall.evaluate(SIZES, [task, ".panel h4"]) >= 20 and wall.evaluate(SIZES, [task, "figcaption"]) >= 18
 
 
-def test_nothing_scrolls_sideways_on_a_phone(phone):
-    for task in ("rotation", "mae", "moco"):
-        open_tab(phone, task)
-        assert phone.evaluate("document.documentElement.scrollWidth") <= 390, task
-
-
 def test_a_mistake_of_an_answer_without_the_queue_is_told_in_a_sentence(page, monkeypatch):
     def refuse(self, *values):
         raise ValueError("This network <b>broke</b>.")

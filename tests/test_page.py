@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from pages import TASKS, choose, open_tab, picture, set_slider, source, upload, wait_for_change
+from pages import TASKS, begin, choose, open_tab, picture, set_slider, source, upload, wait_for_change
 from PIL import Image
 
 from ssl_demo.checkpoints import bundled
@@ -54,9 +54,15 @@ def test_a_new_photo_goes_through_all_methods_and_a_card_opens_its_tab_on_it(pag
     assert np.corrcoef(shown.ravel(), expected.ravel())[0, 1] > 0.5 and page.errors == []
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.fixture(scope="module", params=TASKS)
+def task(visit, request):
+    """Every task in turn, its tab open for all tests that look at it: to open one costs a second."""
+    begin(visit, request.param) if request.param == TASKS[0] else open_tab(visit, request.param)
+    yield request.param
+    visit.set_viewport_size({"width": 1440, "height": 900})
+
+
 def test_every_tab_tells_its_four_steps_idea_paper_and_score(visit, task):
-    open_tab(visit, task)
     card = all_tasks()[task].card
     headings = visit.locator(f"#{task}-story h3").all_inner_texts()
     first = "Clip" if card.input == "video" else "Photo"
@@ -70,12 +76,30 @@ def test_every_tab_tells_its_four_steps_idea_paper_and_score(visit, task):
     assert card.show(score) in about and "untrained" in about
 
 
-@pytest.mark.parametrize("task", TASKS)
 def test_a_tab_fits_a_laptop_without_scrolling(visit, task):
-    open_tab(visit, task)
     visit.evaluate("window.scrollTo(0, 0)")
     bottoms = visit.eval_on_selector_all(f"#{task}-story img", "all => all.map(i => i.getBoundingClientRect().bottom)")
     assert bottoms and max(bottoms) <= 900
+
+
+def test_a_phone_stacks_without_scrolling_sideways(visit, task):
+    visit.set_viewport_size({"width": 390, "height": 844})
+    assert visit.evaluate("document.documentElement.scrollWidth") <= 390
+    boxes = visit.eval_on_selector_all(f"#{task}-story img", "images => images.map(i => { const b = i.getBoundingClientRect();"
+                                       " return [b.left, b.right, b.width] })")
+    assert boxes and all(left >= 0 and right <= 390 and width >= 120 for left, right, width in boxes)
+    visit.set_viewport_size({"width": 1440, "height": 900})
+
+
+def test_an_untrained_network_is_a_choice_that_changes_the_answer(visit, task):
+    if not bundled(task):
+        pytest.skip(f"no weights are bundled for {task}")
+    trained = visit.inner_html(f"#{task}-story .step-answers") + visit.inner_html(f"#{task}-story .step-judged")
+    choose(visit, f"#{task}-network", "Untrained")
+    visit.wait_for_function("([selector, before]) => ['answers', 'judged']"
+                           ".map(step => document.querySelector(selector + step).innerHTML).join('') !== before",
+                           arg=[f"#{task}-story .step-", trained], timeout=20_000)
+    assert visit.input_value(f"#{task}-network input") == "Untrained"
 
 
 def test_an_uploaded_photo_is_shown_upright_in_every_tab(page, files):
@@ -239,6 +263,17 @@ def frames_shown(page, task):
     return page.inner_text(f"#{task}-story [data-panel=grey] figcaption")
 
 
+def test_a_bad_clip_is_named_and_the_one_before_stays(page, files):
+    task = example_of("video")
+    open_tab(page, task)
+    before = frames_shown(page, task)
+    page.set_input_files("#clip input[type=file]", str(files / "cut.jpg"))
+    toast = page.wait_for_selector(".toast-body")
+    assert "cut.jpg" in toast.inner_text() and "/tmp" not in toast.inner_text()
+    page.wait_for_timeout(1000)
+    assert frames_shown(page, task) == before
+
+
 def test_a_clip_has_its_box_plays_and_what_is_painted_is_followed(page, files):
     assert not page.locator("#clip").is_visible()  # beside tabs on photos
     task = example_of("video")
@@ -254,17 +289,6 @@ def test_a_clip_has_its_box_plays_and_what_is_painted_is_followed(page, files):
     open_tab(page, "rotation")
     assert not page.locator("#clip").is_visible()
     assert page.errors == [] and page.outside == []
-
-
-def test_a_bad_clip_is_named_and_the_one_before_stays(page, files):
-    task = example_of("video")
-    open_tab(page, task)
-    before = frames_shown(page, task)
-    page.set_input_files("#clip input[type=file]", str(files / "cut.jpg"))
-    toast = page.wait_for_selector(".toast-body")
-    assert "cut.jpg" in toast.inner_text() and "/tmp" not in toast.inner_text()
-    page.wait_for_timeout(1000)
-    assert frames_shown(page, task) == before
 
 
 def test_long_work_shows_where_it_is_and_can_be_cancelled(fresh_page, monkeypatch):
@@ -297,19 +321,6 @@ def test_draw_again_changes_the_seed_and_the_picture(mae_page):
     page.click("#mae-again")
     wait_for_change(page, "mae", "visible", before)
     assert page.input_value("#mae-seed input") == "1"
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_an_untrained_network_is_a_choice_that_changes_the_answer(visit, task):
-    if not bundled(task):
-        pytest.skip(f"no weights are bundled for {task}")
-    open_tab(visit, task)
-    trained = visit.inner_html(f"#{task}-story .step-answers") + visit.inner_html(f"#{task}-story .step-judged")
-    choose(visit, f"#{task}-network", "Untrained")
-    visit.wait_for_function("([selector, before]) => ['answers', 'judged']"
-                           ".map(step => document.querySelector(selector + step).innerHTML).join('') !== before",
-                           arg=[f"#{task}-story .step-", trained], timeout=20_000)
-    assert visit.input_value(f"#{task}-network input") == "Untrained"
 
 
 def test_a_reload_shows_the_same_pixels(mae_page):
@@ -345,15 +356,6 @@ def test_an_example_photo_is_taken_with_a_click(page):
 
     expected = np.asarray(square(Image.fromarray(skimage.data.coffee()), 96)).astype(int)
     assert np.abs(picture(page, "rotation", "photo") - expected).max() <= 1
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_a_phone_stacks_without_scrolling_sideways(phone, task):
-    open_tab(phone, task)
-    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
-    boxes = phone.eval_on_selector_all(f"#{task}-story img", "images => images.map(i => { const b = i.getBoundingClientRect();"
-                                       " return [b.left, b.right, b.width] })")
-    assert boxes and all(left >= 0 and right <= 390 and width >= 120 for left, right, width in boxes)
 
 
 def test_pictures_have_words_for_those_who_do_not_see_them(page):
