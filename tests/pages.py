@@ -92,7 +92,7 @@ def picture(page, task, panel):
 def wait_for_change(page, task, panel, before):
     page.wait_for_function("([selector, before]) => { const image = document.querySelector(selector);"
                            " return image && image.src !== before }",
-                           arg=[f"#{task}-story [data-panel={panel}] img", before], timeout=20_000)
+                           arg=[f"#{task}-story [data-panel={panel}] img", before])
 
 
 def upload(page, file):

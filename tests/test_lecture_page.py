@@ -13,7 +13,7 @@ def wall(page):
 
 def shows(page, link):
     page.wait_for_function("link => [...document.querySelectorAll('.story')].some("
-                           "story => story.offsetParent && story.dataset.link === link)", arg=link, timeout=30_000)
+                           "story => story.offsetParent && story.dataset.link === link)", arg=link)
 
 
 def test_arrow_keys_move_through_a_lecture_and_escape_leaves_it(wall, url):

@@ -44,8 +44,7 @@ def test_a_new_photo_goes_through_all_methods_and_a_card_opens_its_tab_on_it(pag
     before, name = cards(page), TASKS[1]
     upload(page, files / "plain.png")
     page.wait_for_function("before => [...document.querySelectorAll('.method')].every("
-                           "card => card.querySelectorAll('img')[1].src !== before[card.dataset.opens][1])", arg=before,
-                           timeout=40_000)
+                           "card => card.querySelectorAll('img')[1].src !== before[card.dataset.opens][1])", arg=before)
     page.click(f"[data-opens={name}]")
     page.wait_for_selector(f"#{name}-story .story img", state="visible")
     assert page.get_attribute(f"#tab-{name}-button", "aria-selected") == "true"
@@ -98,7 +97,7 @@ def test_an_untrained_network_is_a_choice_that_changes_the_answer(visit, task):
     choose(visit, f"#{task}-network", "Untrained")
     visit.wait_for_function("([selector, before]) => ['answers', 'judged']"
                            ".map(step => document.querySelector(selector + step).innerHTML).join('') !== before",
-                           arg=[f"#{task}-story .step-", trained], timeout=20_000)
+                           arg=[f"#{task}-story .step-", trained])
     assert visit.input_value(f"#{task}-network input") == "Untrained"
 
 

@@ -7,7 +7,7 @@ from ssl_demo import shipped_features
 
 def wait_for_text(page, selector, text):
     page.wait_for_function("([selector, text]) => document.querySelector(selector)?.innerText.includes(text)",
-                           arg=[selector, text], timeout=30_000)
+                           arg=[selector, text])
 
 
 def test_transfer_answers_live_and_places_the_visitors_photo(page, files):
@@ -26,7 +26,7 @@ def test_transfer_answers_live_and_places_the_visitors_photo(page, files):
     before = page.evaluate(place)
     upload(page, files / "sideways.jpg")
     page.click("#transfer-map label:has-text('PCA')")  # while the photo is on its way: neither may be lost
-    page.wait_for_function(f"before => {place} !== before", arg=before, timeout=30_000)
+    page.wait_for_function(f"before => {place} !== before", arg=before)
     wait_for_text(page, ".step-map", "PCA:")
     assert page.eval_on_selector(".story.transfer", "e => e.getBoundingClientRect().bottom") <= 900, "in one view of a laptop"
     page.set_viewport_size({"width": 390, "height": 844})

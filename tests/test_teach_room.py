@@ -24,7 +24,7 @@ def shown(page, place):
 
 def wait_for(page, place, count):
     page.wait_for_function("([place, count]) => document.querySelectorAll(`#teach-shelf-${place} img`).length === count",
-                           arg=[place, count], timeout=30_000)
+                           arg=[place, count])
 
 
 def test_pictures_are_taught_classified_taken_away_and_forgotten(page, brought):
@@ -52,11 +52,11 @@ def test_pictures_are_taught_classified_taken_away_and_forgotten(page, brought):
     assert max(page.eval_on_selector_all("#teach-story li", "all => all.map(e => e.getBoundingClientRect().bottom)")) < 900
 
     page.set_input_files("#photo input[type=file]", str(brought / "blue1.png"))  # the house's photo, whatever changes it
-    page.wait_for_function("() => document.querySelector('#teach-joint')?.innerText === 'Class B'", timeout=30_000)
+    page.wait_for_function("() => document.querySelector('#teach-joint')?.innerText === 'Class B'")
 
     page.click("#teach-shelf-0 button >> nth=0")
     wait_for(page, 0, 1)
-    page.wait_for_function("() => !document.querySelector('#teach-joint')", timeout=30_000)
+    page.wait_for_function("() => !document.querySelector('#teach-joint')")
     page.click("#teach-more")
     page.wait_for_selector("#teach-class-2")
     page.click("#teach-over")
