@@ -114,9 +114,9 @@ def test_reader_of_imports(tmp_path, monkeypatch):
     path.write_text(
         "from . import mae\nfrom ..tasks.mae import MAE\ndef f():\n    import gradio as gr\n    from .. import inference\n"
     )
-    assert set(imported(path)) == {"ssl_demo.tasks.mae", "gradio", "ssl_demo"}
+    assert set(_imported(path)) == {"ssl_demo.tasks.mae", "gradio", "ssl_demo"}
     (path.parent.parent / "inference.py").touch()
-    assert "ssl_demo.inference" in set(imported(path)) and layer("ssl_demo.inference") < layer("ssl_demo.tasks.bad")
+    assert "ssl_demo.inference" in set(_imported(path)) and layer("ssl_demo.inference") < layer("ssl_demo.tasks.bad")
 
 
 # The registry
