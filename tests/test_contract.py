@@ -122,7 +122,7 @@ def test_card(task):
     assert isinstance(card, Card)
     for field in dataclasses.fields(card):
         value = getattr(card, field.name)
-        assert value not in ("", None) or field.name in ("watch", "unit", "untrained_note"), field.name
+        assert value not in ("", None) or field.name in ("watch", "unit", "untrained_note", "paper_score"), field.name
         assert not isinstance(value, str) or value == value.strip(), field.name
     assert card.name.isidentifier() and card.name == card.name.lower()
     assert card.family in FAMILIES and 1990 <= card.year <= 2030 and card.link.startswith("https://")
