@@ -57,7 +57,7 @@ class Runner:
         it with, where the task compares photos; too few are filled up with the examples. Raises ValueError with one sentence for
         a file that cannot be read, or a control that does not exist or is out of range.
         """
-        values = parse_controls(self.task, controls)
+        values, seed = parse_controls(self.task, controls), parse_seed(seed)  # refused before anything is decoded
         image, company = self._load(image), [self._load(photo) for photo in company]
         start = time.perf_counter()
         with self.lock, torch.inference_mode():

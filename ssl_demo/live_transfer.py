@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from . import embedding, probes, shipped_features
@@ -109,6 +108,8 @@ def votes(own: Mapping[str, Tensor], k: int, per_class: int, seed: int) -> dict[
 @functools.lru_cache(maxsize=64)
 def _pca(encoder: str):
     """PCA of an encoder's features of all photos, of length one as kNN sees them, and their places."""
+    from sklearn.decomposition import PCA  # late: the page starts a second sooner without it
+
     features = _directions(encoder)
     pca = PCA(2, svd_solver="covariance_eigh").fit(features)
     return pca, pca.transform(features)

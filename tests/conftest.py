@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from pages import begin, launch, open_page
 from PIL import Image
 
 from ssl_demo.data import Photos
@@ -41,6 +42,12 @@ SMALL = {"rotation": ["size=32", "width=8", "depths=[1,1]"],
          "dino": ["size=32", "view=16", "local=8", "stem_width=8", "stem_depths=[1,1]", "width=32", "depth=1", "heads=2",
                   "hidden=32", "bottleneck=8", "prototypes=32"]}  # fmt: skip
 SKIMAGE = ("astronaut", "chelsea", "coffee", "rocket")  # credited in ssl_demo/examples.py
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Tests of the running app come first, so that of two workers one starts the app and Chromium, and not both."""
+    items.sort(key=lambda item: not {"url", "chromium"} & set(getattr(item, "fixturenames", ())))
 
 
 def shared(name):
@@ -175,6 +182,42 @@ def url(tmp_path_factory):
     yield address.rstrip("/")
     app.demo.close()
     patch.undo()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    yield from launch()
+
+
+@pytest.fixture(scope="session")
+def visit(chromium, url):
+    """One page for all tests that leave no trace in the others, or begin with `begin`: to open one takes seconds."""
+    yield from open_page(chromium, url, 1440, 900)
+
+
+@pytest.fixture
+def page(visit):
+    """That page on the tab of rotation, as a visit begins."""
+    begin(visit, "rotation")
+    return visit
+
+
+@pytest.fixture
+def mae_page(visit):
+    """That page on the tab of the masked autoencoder, as a visit begins."""
+    begin(visit, "mae")
+    return visit
+
+
+@pytest.fixture
+def fresh_page(chromium, url):
+    """A page of a test's own."""
+    yield from open_page(chromium, url, 1440, 900)
+
+
+@pytest.fixture(scope="session")
+def phone(chromium, url):
+    yield from open_page(chromium, url, 390, 844)
 
 
 @pytest.fixture

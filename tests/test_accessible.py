@@ -1,7 +1,7 @@
 """The page for those who hear it, or go through it by keys: what axe-core finds, the order of Tab, and that focus is seen."""
 
 import pytest
-from test_page import chromium, open_page, open_tab  # noqa: F401
+from pages import begin, open_tab
 
 from ssl_demo.pretext import all_tasks
 
@@ -18,13 +18,12 @@ FOCUSED = """() => {
 
 
 @pytest.fixture(scope="module")
-def visit(chromium, url):  # noqa: F811
+def visit(visit):
     pytest.importorskip("axe_playwright_python")
-    pages = open_page(chromium, url, 1440, 900)
-    page = next(pages)
-    page.emulate_media(reduced_motion="reduce")
-    yield page
-    pages.close()
+    begin(visit, "rotation")
+    visit.emulate_media(reduced_motion="reduce")
+    yield visit
+    visit.emulate_media(reduced_motion="null")
 
 
 def found(page, where):

@@ -1,7 +1,10 @@
 """Weights are loaded to the last tensor or not at all, and a card says what they are."""
 
+import copy
+import functools
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,18 +27,39 @@ def name(request):
     return request.param
 
 
-@pytest.fixture
-def model(name):
+@functools.cache
+def built(name):
+    """A network that is not to be changed."""
     torch.manual_seed(3)
     return create(name).build().eval()
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """saved(name): that network's weights and card as they were saved once. Not to be changed."""
+    folder = tmp_path_factory.mktemp("saved")
+
+    def saved(name):
+        path = folder / f"{name}-test.safetensors"
+        if not path.exists():
+            save_weights(path, create(name), built(name), {"heldout": {"score": 0.5}})
+            assert not list(folder.glob(".*")), "temporary files are gone"
+        return path
+
+    return saved
+
+
 @pytest.fixture
-def path(name, model, no_weights):
+def model(name):
+    return copy.deepcopy(built(name))
+
+
+@pytest.fixture
+def path(name, saved, no_weights):
     """Weights in the folder where bundled ones lie."""
-    path = no_weights / f"{name}-test.safetensors"
-    save_weights(path, create(name), model, {"heldout": {"score": 0.5}})
-    return path
+    for kind in (".safetensors", ".json"):
+        shutil.copy(saved(name).with_suffix(kind), no_weights)
+    return no_weights / saved(name).name
 
 
 def refusal(function, *arguments):
@@ -80,7 +104,6 @@ def test_file_is_half_precision_and_the_card_describes_it(name, model, path):
     assert card["file"] == path.name and card["sha256"] == sha256(path) and card["bytes"] == path.stat().st_size
     assert card["params"] == sum(p.numel() for p in model.parameters()) and card["task"] == name
     assert card["config"] == create(name).config and card["heldout"] == {"score": 0.5}
-    assert not list(path.parent.glob(".*")), "temporary files are gone"
 
 
 def test_configuration_comes_back(no_weights):

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
+from pages import TASKS, open_page, open_tab
 from PIL import Image
-from test_page import TASKS, chromium, open_page, open_tab  # noqa: F401
 
 from ssl_demo.examples import EXAMPLES
 from ssl_demo.pretext import all_tasks
@@ -33,23 +33,13 @@ def ends(page, tasks):
 
 
 @pytest.fixture
-def laptop(chromium, url):  # noqa: F811
-    yield from open_page(chromium, url, 1440, 900)
-
-
-@pytest.fixture
-def wall(chromium, url):  # noqa: F811
+def wall(chromium, url):
     yield from open_page(chromium, f"{url}?type=large", 1920, 1080)
 
 
-@pytest.fixture
-def phone(chromium, url):  # noqa: F811
-    yield from open_page(chromium, url, 390, 844)
-
-
 @pytest.mark.slow
-def test_every_story_ends_on_a_laptops_screen(laptop):
-    assert {task: end for task, end in ends(laptop, TASKS).items() if end > 900} == {}
+def test_every_story_ends_on_a_laptops_screen(page):
+    assert {task: end for task, end in ends(page, TASKS).items() if end > 900} == {}
 
 
 def test_with_large_type_stories_end_on_a_projectors_screen_and_are_readable(wall):
@@ -59,20 +49,14 @@ def test_with_large_type_stories_end_on_a_projectors_screen_and_are_readable(wal
         assert wall.evaluate(SIZES, [task, ".panel h4"]) >= 20 and wall.evaluate(SIZES, [task, "figcaption"]) >= 18
 
 
-def test_nothing_scrolls_sideways_on_a_phone(phone):
-    for task in ("rotation", "mae", "moco"):
-        open_tab(phone, task)
-        assert phone.evaluate("document.documentElement.scrollWidth") <= 390, task
-
-
-def test_a_mistake_of_an_answer_without_the_queue_is_told_in_a_sentence(laptop, monkeypatch):
+def test_a_mistake_of_an_answer_without_the_queue_is_told_in_a_sentence(page, monkeypatch):
     def refuse(self, *values):
         raise ValueError("This network <b>broke</b>.")
 
     monkeypatch.setattr(TaskTab, "result", refuse)
-    laptop.click("#rotation-again")
-    told = laptop.wait_for_selector(".told-mistake")
-    assert told.inner_text() == "This network <b>broke</b>." and laptop.locator("#rotation-story .story img").count() > 0
+    page.click("#rotation-again")
+    told = page.wait_for_selector(".told-mistake")
+    assert told.inner_text() == "This network <b>broke</b>." and page.locator("#rotation-story .story img").count() > 0
 
 
 def test_what_was_just_answered_is_not_computed_again():

@@ -8,7 +8,6 @@ import pytest
 import torch
 from conftest import generator
 from PIL import Image
-from test_page import chromium, open_page  # noqa: F401
 
 from ssl_demo import inference, lab
 from ssl_demo.examples import EXAMPLES
@@ -230,31 +229,30 @@ def test_a_riddle_is_the_photo_and_the_seed():
 # In the browser
 
 
-def test_a_round_of_rotation(chromium, url):  # noqa: F811
-    for page in open_page(chromium, url, 1440, 900):
-        story = "#rotation-story"
-        page.click(f"{story} [data-guess=start]")
-        page.wait_for_selector(f"{story} .asking")
-        assert page.locator(f"{story} [data-panel]").count() == 1 and page.locator(f"{story} .figures").count() == 0
-        assert not page.is_visible("#photo img"), "the photo at the side is covered as well"
-        page.keyboard.press("ArrowDown")  # the first answer has the focus
-        page.keyboard.press("Enter")
-        page.wait_for_selector(f"{story} .verdict")
-        said = page.locator(f"{story} .said b").all_inner_texts()
-        assert said[0] == "90°, to the left"
-        assert page.inner_text(f"{story} [data-panel=turned] h4") == f"Turned by {said[2].split(',')[0]}"
-        assert page.inner_text(f"{story} .tally dd >> nth=0") == f"{int(said[0] == said[2])} of 1"
-        assert page.inner_text(f"{story} .tally dd >> nth=2") == "0.25 of 1" and page.is_visible("#photo img")
-        page.keyboard.press("Enter")  # Next has it
-        page.wait_for_selector(f"{story} .asking")
-        assert page.input_value("#rotation-seed input") == "1"
-        page.wait_for_function("document.activeElement.dataset.pick === '0'")
-        page.keyboard.press("3")
-        page.wait_for_selector(f"{story} .verdict")
-        assert page.locator(f"{story} .said b").first.inner_text() == "180°, upside down"
-        assert page.inner_text(f"{story} .tally dd >> nth=2") == "0.50 of 2"
-        page.click("#rotation-angle label:has-text('90')")
-        page.wait_for_selector(f"{story} .verdict:has-text('Nothing to guess')")
-        page.click(f"{story} [data-guess=stop]")
-        page.wait_for_selector(f"{story} .guess-start")
-        assert page.errors == [] and page.outside == []
+def test_a_round_of_rotation(page):
+    story = "#rotation-story"
+    page.click(f"{story} [data-guess=start]")
+    page.wait_for_selector(f"{story} .asking")
+    assert page.locator(f"{story} [data-panel]").count() == 1 and page.locator(f"{story} .figures").count() == 0
+    assert not page.is_visible("#photo img"), "the photo at the side is covered as well"
+    page.keyboard.press("ArrowDown")  # the first answer has the focus
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"{story} .verdict")
+    said = page.locator(f"{story} .said b").all_inner_texts()
+    assert said[0] == "90°, to the left"
+    assert page.inner_text(f"{story} [data-panel=turned] h4") == f"Turned by {said[2].split(',')[0]}"
+    assert page.inner_text(f"{story} .tally dd >> nth=0") == f"{int(said[0] == said[2])} of 1"
+    assert page.inner_text(f"{story} .tally dd >> nth=2") == "0.25 of 1" and page.is_visible("#photo img")
+    page.keyboard.press("Enter")  # Next has it
+    page.wait_for_selector(f"{story} .asking")
+    assert page.input_value("#rotation-seed input") == "1"
+    page.wait_for_function("document.activeElement.dataset.pick === '0'")
+    page.keyboard.press("3")
+    page.wait_for_selector(f"{story} .verdict")
+    assert page.locator(f"{story} .said b").first.inner_text() == "180°, upside down"
+    assert page.inner_text(f"{story} .tally dd >> nth=2") == "0.50 of 2"
+    page.click("#rotation-angle label:has-text('90')")
+    page.wait_for_selector(f"{story} .verdict:has-text('Nothing to guess')")
+    page.click(f"{story} [data-guess=stop]")
+    page.wait_for_selector(f"{story} .guess-start")
+    assert page.errors == [] and page.outside == []

@@ -1,6 +1,7 @@
 """Imports run one way, and a task is found from its file alone. Read from the source; nothing here needs a network."""
 
 import ast
+import functools
 import graphlib
 import json
 import sys
@@ -37,8 +38,13 @@ def module_name(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
 def imported(path):
     """Every module a file imports, at its top or inside a function, as absolute names."""
+    return list(_imported(path))
+
+
+def _imported(path):
     package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -108,9 +114,9 @@ def test_reader_of_imports(tmp_path, monkeypatch):
     path.write_text(
         "from . import mae\nfrom ..tasks.mae import MAE\ndef f():\n    import gradio as gr\n    from .. import inference\n"
     )
-    assert set(imported(path)) == {"ssl_demo.tasks.mae", "gradio", "ssl_demo"}
+    assert set(_imported(path)) == {"ssl_demo.tasks.mae", "gradio", "ssl_demo"}
     (path.parent.parent / "inference.py").touch()
-    assert "ssl_demo.inference" in set(imported(path)) and layer("ssl_demo.inference") < layer("ssl_demo.tasks.bad")
+    assert "ssl_demo.inference" in set(_imported(path)) and layer("ssl_demo.inference") < layer("ssl_demo.tasks.bad")
 
 
 # The registry

@@ -7,8 +7,8 @@ import zipfile
 from dataclasses import replace
 
 import pytest
+from pages import open_page, source, wait_for_change
 from safetensors.torch import save_file
-from test_page import chromium, open_page, source, wait_for_change  # noqa: F401
 
 from ssl_demo import comparison
 from ssl_demo.checkpoints import load_weights, save_weights, sha256
@@ -35,11 +35,11 @@ def clients(two):
 
 
 @pytest.fixture(scope="module")
-def visit(chromium, url):  # noqa: F811
+def visit(chromium, url):
     yield from opened(chromium, url)
 
 
-def opened(chromium, url):  # noqa: F811
+def opened(chromium, url):
     for page in open_page(chromium, url, 1440, 900):
         page.get_by_role("tab", name="Training lab").click()
         page.wait_for_selector("#lab-panels img")
@@ -120,7 +120,7 @@ def test_what_cannot_be_is_said_in_one_sentence(clients, wrong, says):
     assert "Traceback" not in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_full_lab_shows_the_place_and_is_free_when_a_page_closes(chromium, url, clients, monkeypatch):  # noqa: F811
+def test_a_full_lab_shows_the_place_and_is_free_when_a_page_closes(chromium, url, clients, monkeypatch):
     monkeypatch.setattr(lab_visits.lab(), "at_once", 1)
     monkeypatch.setattr(lab_visits.lab(), "waiting", 1)
     visits = opened(chromium, url)
@@ -183,7 +183,7 @@ def test_from_start_to_the_weights_in_the_methods_tab_and_on_disk(visit, tmp_pat
 
 
 @pytest.mark.slow
-def test_twenty_seconds_from_start_to_the_weights_in_every_room(chromium, url, monkeypatch):  # noqa: F811
+def test_twenty_seconds_from_start_to_the_weights_in_every_room(chromium, url, monkeypatch):
     monkeypatch.setattr(lab_visits.lab(), "most_seconds", 20)  # a host's cap, whatever the page asks for
     visits = opened(chromium, url)
     page = next(visits)

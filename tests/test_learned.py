@@ -9,7 +9,6 @@ import zipfile
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL
-from test_page import chromium  # noqa: F401
 
 from ssl_demo import learned
 from ssl_demo.checkpoints import save_weights
@@ -200,7 +199,7 @@ def test_the_page_draws_every_step_once(kept):
     assert drawn.count('<polyline') == 2 and "guessing" in drawn and "chance" in drawn
 
 
-def test_sliding_and_playing_happen_in_the_browser(kept, chromium):  # noqa: F811
+def test_sliding_and_playing_happen_in_the_browser(kept, chromium):
     import gradio as gr
 
     with gr.Blocks() as demo:

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
+from pages import upload
 from PIL import Image
-from test_page import chromium, upload  # noqa: F401
 
 from ssl_demo.ui import leaving
 
@@ -48,7 +48,7 @@ def until(true, seconds=120):
     return true()
 
 
-def test_a_photo_is_there_for_the_visit_and_gone_after_it(chromium, url, file, quickly, app):  # noqa: F811
+def test_a_photo_is_there_for_the_visit_and_gone_after_it(chromium, url, file, quickly, app):
     page = chromium.new_page(viewport={"width": 1440, "height": 900})
     page.goto(url)
     page.wait_for_selector(".method img")

@@ -1,19 +1,19 @@
 """A lecture, and large type, in Chromium."""
 
 import pytest
-from test_page import chromium, open_page  # noqa: F401
 
 TURNED, UNTRAINED = (f"?task=rotation&photo=chelsea{network}&angle=90" for network in ("", "&network=untrained"))
 
 
 @pytest.fixture
-def wall(chromium, url):  # noqa: F811
-    yield from open_page(chromium, url, 1920, 1080)
+def wall(page):
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    return page
 
 
 def shows(page, link):
     page.wait_for_function("link => [...document.querySelectorAll('.story')].some("
-                           "story => story.offsetParent && story.dataset.link === link)", arg=link, timeout=30_000)
+                           "story => story.offsetParent && story.dataset.link === link)", arg=link)
 
 
 def test_arrow_keys_move_through_a_lecture_and_escape_leaves_it(wall, url):
@@ -40,10 +40,13 @@ def test_arrow_keys_move_through_a_lecture_and_escape_leaves_it(wall, url):
 
 
 def test_large_type_is_large_and_lasts_for_the_visit(wall):
+    shows_large = "selector => parseFloat(getComputedStyle(document.querySelector(selector)).fontSize)"
     wall.click("#large-type")
-    for _ in range(2):
-        shows_large = "selector => parseFloat(getComputedStyle(document.querySelector(selector)).fontSize)"
+    for is_reloaded in (False, True):
+        if is_reloaded:
+            wall.reload()
+            wall.wait_for_selector("#rotation-story figcaption")
         assert wall.evaluate(shows_large, "#rotation-story .panel h4") >= 20
         assert wall.evaluate(shows_large, "#rotation-story figcaption") >= 18
-        wall.reload()
-        wall.wait_for_selector("#rotation-story figcaption")
+    wall.click("#large-type")
+    assert wall.evaluate(shows_large, "#rotation-story .panel h4") < 20

@@ -1,14 +1,11 @@
 """The running app's page, in Chromium."""
 
-import base64
-import io
-import os
-import shutil
 import statistics
 import time
 
 import numpy as np
 import pytest
+from pages import TASKS, begin, choose, open_tab, picture, set_slider, source, upload, wait_for_change
 from PIL import Image
 
 from ssl_demo.checkpoints import bundled
@@ -16,86 +13,6 @@ from ssl_demo.images import load_photo, square
 from ssl_demo.pretext import all_tasks
 from ssl_demo.progress import steps
 from ssl_demo.ui.task_tab import TaskTab
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-TASKS = list(all_tasks())
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("the page cannot be tested: there is no Chromium (Debian: apt-get install chromium)")
-        pytest.skip("there is no Chromium on this machine (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[
-            "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(chromium, url):
-    yield from open_page(chromium, url, 1440, 900)
-
-
-@pytest.fixture(scope="module")
-def visit(chromium, url):
-    """One page for the tests that open tab after tab and leave no trace in the others."""
-    yield from open_page(chromium, url, 1440, 900)
-
-
-@pytest.fixture(scope="module")
-def phone(chromium, url):
-    yield from open_page(chromium, url, 390, 844)
-
-
-def open_page(chromium, url, width, height):
-    page = chromium.new_page(viewport={"width": width, "height": height})
-    page.outside, page.errors = [], []
-    local = ("data:", "blob:", url)
-    page.on("request", lambda request: None if request.url.startswith(local) else page.outside.append(request.url))
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
-    page.goto(url)
-    page.wait_for_selector(".method img")
-    open_tab(page, "rotation")  # where the tests below begin, whichever tab is the first
-    yield page
-    page.close()
-
-
-def source(page, task, panel):
-    return page.get_attribute(f"#{task}-story [data-panel={panel}] img", "src")
-
-
-def picture(page, task, panel):
-    """A panel's exact pixels, from the PNG in the page."""
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(source(page, task, panel).split(",", 1)[1]))).convert("RGB"))
-
-
-def wait_for_change(page, task, panel, before):
-    page.wait_for_function("([selector, before]) => { const image = document.querySelector(selector);"
-                           " return image && image.src !== before }",
-                           arg=[f"#{task}-story [data-panel={panel}] img", before], timeout=20_000)
-
-
-def upload(page, file):
-    """Gives the photo's box a file; a box that holds a photo is emptied first, as a visitor would."""
-    page.set_input_files("#photo input[type=file]", str(file))
-
-
-def choose(page, box, option):
-    page.click(f"{box} input")
-    page.get_by_role("option", name=option).click()
-
-
-def open_tab(page, task):
-    page.click("#room-methods-button")
-    page.get_by_role("tab", name=all_tasks()[task].card.title).click()
-    page.wait_for_selector(f"#{task}-story .story img")
 
 
 def example_of(kind):
@@ -114,13 +31,11 @@ def cards(page):
                                      " [...card.querySelectorAll('img')].map(image => image.src)]))")
 
 
-def test_page_opens_with_an_example_that_all_methods_have_answered(page):
-    page.reload()
-    page.wait_for_selector(".method img")
-    assert list(cards(page)) == TASKS and all(len(pictures) == 2 for pictures in cards(page).values())
-    sizes = page.eval_on_selector_all(".method img", "images => images.map(i => i.naturalWidth)")
+def test_page_opens_with_an_example_that_all_methods_have_answered(visit):
+    assert list(cards(visit)) == TASKS and all(len(pictures) == 2 for pictures in cards(visit).values())
+    sizes = visit.eval_on_selector_all(".method img", "images => images.map(i => i.naturalWidth)")
     assert min(sizes) >= 48
-    assert page.outside == [] and page.errors == []
+    assert visit.outside == [] and visit.errors == []
 
 
 def test_a_new_photo_goes_through_all_methods_and_a_card_opens_its_tab_on_it(page, files):
@@ -129,8 +44,7 @@ def test_a_new_photo_goes_through_all_methods_and_a_card_opens_its_tab_on_it(pag
     before, name = cards(page), TASKS[1]
     upload(page, files / "plain.png")
     page.wait_for_function("before => [...document.querySelectorAll('.method')].every("
-                           "card => card.querySelectorAll('img')[1].src !== before[card.dataset.opens][1])", arg=before,
-                           timeout=40_000)
+                           "card => card.querySelectorAll('img')[1].src !== before[card.dataset.opens][1])", arg=before)
     page.click(f"[data-opens={name}]")
     page.wait_for_selector(f"#{name}-story .story img", state="visible")
     assert page.get_attribute(f"#tab-{name}-button", "aria-selected") == "true"
@@ -139,9 +53,15 @@ def test_a_new_photo_goes_through_all_methods_and_a_card_opens_its_tab_on_it(pag
     assert np.corrcoef(shown.ravel(), expected.ravel())[0, 1] > 0.5 and page.errors == []
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.fixture(scope="module", params=TASKS)
+def task(visit, request):
+    """Every task in turn, its tab open for all tests that look at it: to open one costs a second."""
+    begin(visit, request.param) if request.param == TASKS[0] else open_tab(visit, request.param)
+    yield request.param
+    visit.set_viewport_size({"width": 1440, "height": 900})
+
+
 def test_every_tab_tells_its_four_steps_idea_paper_and_score(visit, task):
-    open_tab(visit, task)
     card = all_tasks()[task].card
     headings = visit.locator(f"#{task}-story h3").all_inner_texts()
     first = "Clip" if card.input == "video" else "Photo"
@@ -155,12 +75,30 @@ def test_every_tab_tells_its_four_steps_idea_paper_and_score(visit, task):
     assert card.show(score) in about and "untrained" in about
 
 
-@pytest.mark.parametrize("task", TASKS)
 def test_a_tab_fits_a_laptop_without_scrolling(visit, task):
-    open_tab(visit, task)
     visit.evaluate("window.scrollTo(0, 0)")
     bottoms = visit.eval_on_selector_all(f"#{task}-story img", "all => all.map(i => i.getBoundingClientRect().bottom)")
     assert bottoms and max(bottoms) <= 900
+
+
+def test_a_phone_stacks_without_scrolling_sideways(visit, task):
+    visit.set_viewport_size({"width": 390, "height": 844})
+    assert visit.evaluate("document.documentElement.scrollWidth") <= 390
+    boxes = visit.eval_on_selector_all(f"#{task}-story img", "images => images.map(i => { const b = i.getBoundingClientRect();"
+                                       " return [b.left, b.right, b.width] })")
+    assert boxes and all(left >= 0 and right <= 390 and width >= 120 for left, right, width in boxes)
+    visit.set_viewport_size({"width": 1440, "height": 900})
+
+
+def test_an_untrained_network_is_a_choice_that_changes_the_answer(visit, task):
+    if not bundled(task):
+        pytest.skip(f"no weights are bundled for {task}")
+    trained = visit.inner_html(f"#{task}-story .step-answers") + visit.inner_html(f"#{task}-story .step-judged")
+    choose(visit, f"#{task}-network", "Untrained")
+    visit.wait_for_function("([selector, before]) => ['answers', 'judged']"
+                           ".map(step => document.querySelector(selector + step).innerHTML).join('') !== before",
+                           arg=[f"#{task}-story .step-", trained])
+    assert visit.input_value(f"#{task}-network input") == "Untrained"
 
 
 def test_an_uploaded_photo_is_shown_upright_in_every_tab(page, files):
@@ -250,13 +188,8 @@ def test_a_pasted_photo(page):
     assert np.abs(picture(page, "rotation", "photo") - np.array([200, 40, 10])).max() <= 1
 
 
-def set_slider(page, selector, value):
-    page.evaluate("([selector, value]) => { const e = document.querySelector(selector); e.value = value;"
-                  " e.dispatchEvent(new Event('input', {bubbles: true})) }", [f"{selector} input[type=range]", value])
-
-
-def test_a_slider_answers_at_once(page):
-    open_tab(page, "mae")
+def test_a_slider_answers_at_once(mae_page):
+    page = mae_page
     times = []
     for ratio in (10, 30, 50, 70, 90):
         before, start = source(page, "mae", "visible"), time.perf_counter()
@@ -269,8 +202,8 @@ def test_a_slider_answers_at_once(page):
     assert statistics.median(times) < 2.0
 
 
-def test_a_click_hides_and_shows_one_patch(page):
-    open_tab(page, "mae")
+def test_a_click_hides_and_shows_one_patch(mae_page):
+    page = mae_page
     image = page.locator("#mae-story [data-panel=visible] img")
     start = picture(page, "mae", "visible")
     hidden_color = np.array([224, 222, 217])
@@ -329,6 +262,17 @@ def frames_shown(page, task):
     return page.inner_text(f"#{task}-story [data-panel=grey] figcaption")
 
 
+def test_a_bad_clip_is_named_and_the_one_before_stays(page, files):
+    task = example_of("video")
+    open_tab(page, task)
+    before = frames_shown(page, task)
+    page.set_input_files("#clip input[type=file]", str(files / "cut.jpg"))
+    toast = page.wait_for_selector(".toast-body")
+    assert "cut.jpg" in toast.inner_text() and "/tmp" not in toast.inner_text()
+    page.wait_for_timeout(1000)
+    assert frames_shown(page, task) == before
+
+
 def test_a_clip_has_its_box_plays_and_what_is_painted_is_followed(page, files):
     assert not page.locator("#clip").is_visible()  # beside tabs on photos
     task = example_of("video")
@@ -346,19 +290,8 @@ def test_a_clip_has_its_box_plays_and_what_is_painted_is_followed(page, files):
     assert page.errors == [] and page.outside == []
 
 
-def test_a_bad_clip_is_named_and_the_one_before_stays(page, files):
-    task = example_of("video")
-    open_tab(page, task)
-    before = frames_shown(page, task)
-    page.set_input_files("#clip input[type=file]", str(files / "cut.jpg"))
-    toast = page.wait_for_selector(".toast-body")
-    assert "cut.jpg" in toast.inner_text() and "/tmp" not in toast.inner_text()
-    page.wait_for_timeout(1000)
-    assert frames_shown(page, task) == before
-
-
-def test_long_work_shows_where_it_is_and_can_be_cancelled(page, monkeypatch):
-    task, done = example_of("video"), []
+def test_long_work_shows_where_it_is_and_can_be_cancelled(fresh_page, monkeypatch):
+    page, task, done = fresh_page, example_of("video"), []
 
     def answer(self, photo, *values):
         for number in steps(range(600), "frames"):  # a minute, however fast the machine is
@@ -381,37 +314,24 @@ def test_long_work_shows_where_it_is_and_can_be_cancelled(page, monkeypatch):
     assert frames_shown(page, task) == before and page.locator(".toast-body").count() == 0
 
 
-def test_draw_again_changes_the_seed_and_the_picture(page):
-    open_tab(page, "mae")
+def test_draw_again_changes_the_seed_and_the_picture(mae_page):
+    page = mae_page
     before = source(page, "mae", "visible")
     page.click("#mae-again")
     wait_for_change(page, "mae", "visible", before)
     assert page.input_value("#mae-seed input") == "1"
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_an_untrained_network_is_a_choice_that_changes_the_answer(visit, task):
-    if not bundled(task):
-        pytest.skip(f"no weights are bundled for {task}")
-    open_tab(visit, task)
-    trained = visit.inner_html(f"#{task}-story .step-answers") + visit.inner_html(f"#{task}-story .step-judged")
-    choose(visit, f"#{task}-network", "Untrained")
-    visit.wait_for_function("([selector, before]) => ['answers', 'judged']"
-                           ".map(step => document.querySelector(selector + step).innerHTML).join('') !== before",
-                           arg=[f"#{task}-story .step-", trained], timeout=20_000)
-    assert visit.input_value(f"#{task}-network input") == "Untrained"
-
-
-def test_a_reload_shows_the_same_pixels(page):
-    open_tab(page, "mae")
+def test_a_reload_shows_the_same_pixels(mae_page):
+    page = mae_page
     before = [source(page, "mae", panel) for panel in ("visible", "reconstruction", "raw", "error", "smooth")]
     page.reload()
     open_tab(page, "mae")
     assert [source(page, "mae", panel) for panel in ("visible", "reconstruction", "raw", "error", "smooth")] == before
 
 
-def test_a_link_opens_the_same_pixels_and_the_address_follows(page, url):
-    open_tab(page, "mae")
+def test_a_link_opens_the_same_pixels_and_the_address_follows(mae_page):
+    page = mae_page
     before = source(page, "mae", "visible")
     page.click("#examples [data-index='2']")
     wait_for_change(page, "mae", "visible", before)
@@ -421,8 +341,7 @@ def test_a_link_opens_the_same_pixels_and_the_address_follows(page, url):
     page.wait_for_function("() => location.search.includes('seed=1')")
     pixels, address = source(page, "mae", "visible"), page.url
     assert "task=mae" in address and "photo=coffee" in address
-    page.goto(url)
-    page.goto(address)
+    page.goto(address)  # loads all anew
     page.wait_for_selector("#mae-story .story img", state="visible")
     assert source(page, "mae", "visible") == pixels and page.input_value("#mae-seed input") == "1"
     assert page.errors == []
@@ -436,15 +355,6 @@ def test_an_example_photo_is_taken_with_a_click(page):
 
     expected = np.asarray(square(Image.fromarray(skimage.data.coffee()), 96)).astype(int)
     assert np.abs(picture(page, "rotation", "photo") - expected).max() <= 1
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_a_phone_stacks_without_scrolling_sideways(phone, task):
-    open_tab(phone, task)
-    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
-    boxes = phone.eval_on_selector_all(f"#{task}-story img", "images => images.map(i => { const b = i.getBoundingClientRect();"
-                                       " return [b.left, b.right, b.width] })")
-    assert boxes and all(left >= 0 and right <= 390 and width >= 120 for left, right, width in boxes)
 
 
 def test_pictures_have_words_for_those_who_do_not_see_them(page):

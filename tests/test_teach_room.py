@@ -1,33 +1,9 @@
 """The room where a visitor teaches, in Chromium, and its endpoint."""
 
-import os
 import shutil
 
 import pytest
 from PIL import Image
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@pytest.fixture(scope="module")
-def page(url):
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("the page cannot be tested: there is no Chromium (Debian: apt-get install chromium)")
-        pytest.skip("there is no Chromium on this machine (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
-        page.errors = []
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
-        page.goto(url)
-        page.get_by_role("tab", name="Teach it").click()
-        page.wait_for_selector("#teach-story h3")
-        yield page
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +24,12 @@ def shown(page, place):
 
 def wait_for(page, place, count):
     page.wait_for_function("([place, count]) => document.querySelectorAll(`#teach-shelf-${place} img`).length === count",
-                           arg=[place, count], timeout=30_000)
+                           arg=[place, count])
 
 
 def test_pictures_are_taught_classified_taken_away_and_forgotten(page, brought):
+    page.get_by_role("tab", name="Teach it").click()
+    page.wait_for_selector("#teach-story h3")
     assert page.locator("#teach-story .lanes li").count() >= 2 and page.locator("#teach-joint").count() == 0
     page.fill("#teach-name-0 input", "Red <i>things</i>")
     page.keyboard.press("Tab")
@@ -74,11 +52,11 @@ def test_pictures_are_taught_classified_taken_away_and_forgotten(page, brought):
     assert max(page.eval_on_selector_all("#teach-story li", "all => all.map(e => e.getBoundingClientRect().bottom)")) < 900
 
     page.set_input_files("#photo input[type=file]", str(brought / "blue1.png"))  # the house's photo, whatever changes it
-    page.wait_for_function("() => document.querySelector('#teach-joint')?.innerText === 'Class B'", timeout=30_000)
+    page.wait_for_function("() => document.querySelector('#teach-joint')?.innerText === 'Class B'")
 
     page.click("#teach-shelf-0 button >> nth=0")
     wait_for(page, 0, 1)
-    page.wait_for_function("() => !document.querySelector('#teach-joint')", timeout=30_000)
+    page.wait_for_function("() => !document.querySelector('#teach-joint')")
     page.click("#teach-more")
     page.wait_for_selector("#teach-class-2")
     page.click("#teach-over")

@@ -1,7 +1,6 @@
 """Every kind of clip a person may upload, encoded here, and what must come out of it."""
 
 import io
-import shutil
 import struct
 import subprocess
 import sys
@@ -30,7 +29,6 @@ from ssl_demo.video import (
     squares,
 )
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 RED, GREEN, BLUE = (230, 20, 20), (20, 200, 30), (20, 30, 220)
 KINDS = [  # FFmpeg's names of the container and the encoder, and the encoder's pixels
     ("mp4", "libx264", "yuv420p"),
@@ -460,34 +458,28 @@ def test_odd_sizes_and_no_frames_are_our_mistake(shape):
         encode_mp4(np.zeros(shape, np.uint8), 12)
 
 
-def test_chromium_plays_it():
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine (Debian: apt-get install chromium)")
+def test_chromium_plays_it(chromium):
     import base64
 
-    from playwright.sync_api import sync_playwright
-
     url = "data:video/mp4;base64," + base64.b64encode(encode_mp4(scene(24, 432, 144), 12)).decode()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page()
-        page.set_content("<video muted></video><canvas width=432 height=144></canvas>")
-        state = page.evaluate("""async (url) => {
-            const video = document.querySelector('video'), canvas = document.querySelector('canvas');
-            const ready = new Promise((done) => { video.oncanplaythrough = video.onerror = done; });
-            video.src = url;
-            await ready;
-            if (video.error) return {error: video.error.message};
-            const sought = new Promise((done) => { video.onseeked = done; });
-            video.currentTime = 0.01;
-            await sought;
-            const pen = canvas.getContext('2d');
-            pen.drawImage(video, 0, 0);
-            const at = (x, y) => [...pen.getImageData(x, y, 1, 1).data].slice(0, 3);
-            return {ready: video.readyState, seconds: video.duration, size: [video.videoWidth, video.videoHeight],
-                    left: at(100, 72), right: at(332, 72)};
-        }""", url)  # fmt: skip
-        browser.close()
+    page = chromium.new_page()
+    page.set_content("<video muted></video><canvas width=432 height=144></canvas>")
+    state = page.evaluate("""async (url) => {
+        const video = document.querySelector('video'), canvas = document.querySelector('canvas');
+        const ready = new Promise((done) => { video.oncanplaythrough = video.onerror = done; });
+        video.src = url;
+        await ready;
+        if (video.error) return {error: video.error.message};
+        const sought = new Promise((done) => { video.onseeked = done; });
+        video.currentTime = 0.01;
+        await sought;
+        const pen = canvas.getContext('2d');
+        pen.drawImage(video, 0, 0);
+        const at = (x, y) => [...pen.getImageData(x, y, 1, 1).data].slice(0, 3);
+        return {ready: video.readyState, seconds: video.duration, size: [video.videoWidth, video.videoHeight],
+                left: at(100, 72), right: at(332, 72)};
+    }""", url)  # fmt: skip
+    page.close()
     assert "error" not in state, state
     assert state["ready"] == 4 and state["seconds"] == pytest.approx(2, abs=0.02) and state["size"] == [432, 144]
     assert state["left"] == pytest.approx(RED, abs=12) and state["right"] == pytest.approx(BLUE, abs=12)

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from test_page import chromium, open_page, open_tab, page, phone, set_slider  # noqa: F401
+from pages import begin, open_tab, set_slider
 
 from ssl_demo import inference, walk
 from ssl_demo.checkpoints import bundled
@@ -126,19 +126,18 @@ def test_a_task_without_a_file_has_no_walk():
 # The strip, in Chromium
 
 
-def opacity(page, selector):  # noqa: F811
+def opacity(page, selector):
     page.wait_for_timeout(400)  # it takes a moment to dim
     return float(page.eval_on_selector(selector, "one => getComputedStyle(one).opacity"))
 
 
-def outlined(page, task):  # noqa: F811
+def outlined(page, task):
     return set(page.eval_on_selector_all(f"#{task}-story .panel", "all => all.filter(one => getComputedStyle(one).outlineStyle"
                                          " === 'solid').map(one => one.dataset.panel)"))
 
 
-def test_stepping_lights_part_after_part_and_goes_on_with_a_new_answer(page):  # noqa: F811
-    open_tab(page, "mae")
-    strip, steps, at = "#mae-walk", walk.read("mae").steps, page.locator("#mae-story .story").bounding_box()
+def test_stepping_lights_part_after_part_and_goes_on_with_a_new_answer(mae_page):
+    page, strip, steps, at = mae_page, "#mae-walk", walk.read("mae").steps, mae_page.locator("#mae-story .story").bounding_box()
     page.click(f"{strip} [data-door=steps]")
     assert page.inner_text(f"{strip} .walk-text").startswith(f"1 of {len(steps)} · {steps[0].title}")
     page.keyboard.press("ArrowRight")
@@ -159,8 +158,8 @@ def test_stepping_lights_part_after_part_and_goes_on_with_a_new_answer(page):  #
     assert page.evaluate("document.activeElement.dataset.door") == "steps" and page.errors == []
 
 
-def test_a_symbol_shows_what_it_stands_for_and_cheating_can_be_switched(page):  # noqa: F811
-    open_tab(page, "jigsaw")
+def test_a_symbol_shows_what_it_stands_for_and_cheating_can_be_switched(visit):
+    begin(page := visit, "jigsaw")
     walked = walk.read("jigsaw")
     page.click("#jigsaw-walk [data-door=loss]")
     symbols = page.locator("#tab-jigsaw .symbol")
@@ -180,7 +179,7 @@ def test_a_symbol_shows_what_it_stands_for_and_cheating_can_be_switched(page):  
     assert page.is_checked("#jigsaw-gap input") and page.is_checked("#jigsaw-normalise input") and page.errors == []
 
 
-def test_on_a_phone_what_a_step_speaks_of_comes_into_view(phone):  # noqa: F811
+def test_on_a_phone_what_a_step_speaks_of_comes_into_view(phone):
     open_tab(phone, "mae")
     phone.emulate_media(reduced_motion="reduce")
     phone.click("#mae-walk [data-door=steps]")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from conftest import ROOT
-from test_page import chromium, open_page, open_tab  # noqa: F401
+from pages import open_tab
 
 # Run where there is no network but the machine's own: it starts the app, and asks the page and one endpoint.
 ALONE = """
@@ -26,9 +26,8 @@ print(json.dumps({"page": "Self-supervised learning, seen" in page, "panels": le
 """
 
 
-def test_no_request_leaves_the_machine_in_any_room(chromium, url):  # noqa: F811
-    visit = open_page(chromium, url, 1440, 900)
-    page = next(visit)  # on the overview first, then on a tab
+def test_no_request_leaves_the_machine_in_any_room(page, url):
+    """Nor has one when the page was opened, or in any test before this."""
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     open_tab(page, "mae")
@@ -41,7 +40,6 @@ def test_no_request_leaves_the_machine_in_any_room(chromium, url):  # noqa: F811
     page.wait_for_selector("#measured-gap .js-plotly-plot .main-svg", timeout=60_000)
     assert any(one.startswith(url) for one in asked), "requests are seen at all"
     assert page.outside == []
-    visit.close()
 
 
 def test_the_app_starts_and_answers_without_a_network(photo, tmp_path):
