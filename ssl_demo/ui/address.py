@@ -56,7 +56,7 @@ class Address:
         """Connects the page: opening an address, and moving in a lecture. `methods`: the id of the room of the methods' tabs."""
         tabs, current, photo, moving = parts["tabs"], parts["current"], parts["photo"], parts["moving"]
 
-        def lead(place: links.Place) -> dict:
+        def lead(place: links.Place, request: gr.Request) -> dict:
             """What a place changes on the page. Controls that it does not name go back to where they stood at first."""
             name = place.photo or EXAMPLES[0].name
             picture = next(example.image for example in EXAMPLES if example.name == name)
@@ -69,7 +69,7 @@ class Address:
                         tab.seed: place.seed, tab.network: place.network or tab.network.value, **controls}
             if not tab.is_long:
                 values = {component: component.value for component in tab.inputs} | changes
-                changes[tab.story] = tab.answer(picture, *(values[component] for component in tab.inputs))
+                changes[tab.story] = tab.bring(request, picture, *(values[component] for component in tab.inputs))
             return changes
 
         def follow_address(request: gr.Request) -> dict:
@@ -87,9 +87,9 @@ class Address:
             except ValueError as error:
                 toasts.warn(error)
                 place = None
-            return {**footer, **(lead(place) if place else {current: gr.skip()})}
+            return {**footer, **(lead(place, request) if place else {current: gr.skip()})}
 
-        def move(asked: str) -> dict:
+        def move(request: gr.Request, asked: str) -> dict:
             """The state that a lecture moves to. Its link was checked when the lecture was opened."""
             query = asked.partition("#")[0].partition("?")[2]
             try:
@@ -97,7 +97,7 @@ class Address:
             except ValueError as error:
                 toasts.warn(error)
                 place = None
-            return lead(place) if place else {current: gr.skip()}
+            return lead(place, request) if place else {current: gr.skip()}
 
         def fill(request: gr.Request, values: dict) -> Iterator[dict]:
             """A room that was open already, on another photo."""

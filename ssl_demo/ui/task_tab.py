@@ -111,10 +111,14 @@ class TaskTab:
         if photo is None:
             raise ValueError("Choose a photo first.")
         controls, company, own = self.apart(values)
-        weights = self.weights_of(network, own)
-        name = None if company or network not in (None, TRAINED, UNTRAINED) or isinstance(photo, Clip) else name_of(photo)
-        asked = name and (name, seed or 0, network, repr(controls))
+        weights, asked = self.weights_of(network, own), self.asked(photo, seed, network, *values)
         return self.just.once(asked, lambda: self.run(self.name, weights, photo, seed or 0, controls, company))
+
+    def asked(self, photo, seed: int | None, network: str | None, *values) -> tuple | None:
+        """What tells a run on an example photo from others; None for any other photo, and for own networks."""
+        controls, company, _ = self.apart(values)
+        name = None if company or network not in (None, TRAINED, UNTRAINED) or isinstance(photo, Clip) else name_of(photo)
+        return name and (name, seed or 0, network, repr(controls))
 
     def apart(self, values: tuple) -> tuple[dict, list, dict]:
         """The controls' values by name, the photos to compare with (none where the task compares none), and own networks."""
@@ -129,6 +133,23 @@ class TaskTab:
             result, links = spoken(self.result(photo, *values)), self.links(photo, *values)
         whole = story(result, self.task.card, *links) + self.walk.told_html(result)
         return guess_first.told(self.task, result, photo, values[0], values[-1], links, whole) if self.guesses else whole
+
+    def opened(self, request: gr.Request, photo: Image.Image, *values) -> str | dict:
+        """The story of a tab that is opened, or whose seed changes; nothing where a move in a lecture has just brought it."""
+        if photo is not None and self.just.was_given(request.session_hash, (self.asked(photo, *values), *self.guessed(values))):
+            return gr.skip()
+        return self.answer(photo, *values)
+
+    def bring(self, request: gr.Request, photo: Image.Image, *values) -> str:
+        """The story for a page that a lecture leads here. It will open the tab, and need not be answered again."""
+        told = self.answer(photo, *values)
+        asked = self.asked(photo, *values)
+        self.just.give(request.session_hash, asked and (asked, *self.guessed(values)))
+        return told
+
+    def guessed(self, values: tuple) -> tuple:
+        """What the visit has guessed, where that changes the story."""
+        return values[-1:] if self.guesses else ()
 
     def links(self, photo, seed: int | None, network: str | None, *values) -> tuple[str, dict[str, str]]:
         """What leads back to this answer, as the query of an address, and what to type elsewhere for the same."""
@@ -192,7 +213,7 @@ class TaskTab:
 
         photo: the session's photo, or clip where the task takes clips; upload: the component that reads one.
         """
-        changes = [self.seed.change, self.network.input, *(control.input for control in self.controls.values())]
+        changes = [self.network.input, *(control.input for control in self.controls.values())]
         self.again.click(lambda seed: (int(seed or 0) + 1) % 2**31, self.seed, self.seed, **QUICK)
         everything, knobs = [photo, *self.inputs], [*self.controls.values()]
         told = [part.select for part in (self.story, self.walk.box) if part]
@@ -202,7 +223,7 @@ class TaskTab:
 
             moved = gr.on(told, clicked, everything, knobs, **QUICK)
             moved.then(self.answer_slowly, everything, self.shown, **LONG)
-            gr.on(changes, self.answer_slowly, everything, self.shown, **LONG)
+            gr.on([self.seed.change, *changes], self.answer_slowly, everything, self.shown, **LONG)
             self.cancel.click(self.stop, **QUICK)
         else:
             def clicked(event: gr.EventData, photo, *values) -> list:
@@ -210,6 +231,7 @@ class TaskTab:
                 return [self.answer(photo, *values), *values[2 : 2 + len(self.controls)]]
 
             gr.on(changes, self.answer, everything, self.story, **QUICK)
+            self.seed.change(self.opened, everything, self.story, **QUICK)
             gr.on(told, clicked, everything, [self.story, *knobs], **QUICK)
         if self.guesses:
             guess_first.listen(self, photo, *self.guesses)
