@@ -17,6 +17,7 @@ from torch import Tensor
 from . import embedding, probes, shipped_features
 from .checkpoints import UNTRAINED
 from .labelled import drawn
+from .progress import steps
 from .transfer import PIXELS
 
 MAPS = ("t-SNE", "PCA")
@@ -92,8 +93,9 @@ def margin(accuracy: float, photos: int) -> float:
 
 
 def see(photo: Image.Image, names: Iterable[str]) -> dict[str, Tensor]:
-    """What each encoder makes of a photo: features (1, D) by its name."""
-    return {name: shipped_features.embed([photo], name) for name in names}
+    """What each encoder makes of a photo: features (1, D) by its name. Tells a listener which one is asked."""
+    asked = steps(list(names), lambda name: f"Asking {embedding.title(name)}; encoders asked")
+    return {name: shipped_features.embed([photo], name) for name in asked}
 
 
 def votes(own: Mapping[str, Tensor], k: int, per_class: int, seed: int) -> dict[str, np.ndarray]:

@@ -4,10 +4,7 @@ import functools
 import inspect
 import re
 import textwrap
-import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 
 import gradio as gr
 from gradio.processing_utils import save_bytes_to_cache
@@ -19,8 +16,8 @@ from ..examples import name_of
 from ..figures import panel_picture
 from ..inference import Result
 from ..pretext import Control, Panel, PretextTask
-from ..progress import Cancelled, listening
-from ..texts import later, say, spoken
+from ..progress import Cancelled
+from ..texts import say, spoken
 from ..video import Clip, encode_mp4
 from ..walk import read
 from . import guess_first, links, take_home, toasts
@@ -28,13 +25,13 @@ from .company_input import CompanyInput
 from .events import QUICK
 from .how_it_learned import HowItLearned
 from .just_answered import JustAnswered
-from .story import CLICKS, about, progress_html, story
+from .story import CLICKS, about, story
 from .take_buttons import KEEP
 from .walk_strip import FORMULAS, WalkStrip
+from .watching import Running, watch
 
 LONG = {**QUICK, "queue": True, "concurrency_id": "model"}  # tells how far it is and can be cancelled, which needs the queue
 TRAINED = "trained"
-PATIENCE = 0.5  # seconds of work before its progress is shown: what is over sooner must not flash
 
 
 class TaskTab:
@@ -51,7 +48,7 @@ class TaskTab:
         self.own = [own] if own is not None else []
         self.guesses = [guesses] if guesses is not None and guess_first.asks(task) else []
         self.weights = bundled(self.name)
-        self.running: dict[str, list[threading.Event]] = {}  # a visit's runs, each with what ends it
+        self.running = Running()
         self.walk, self.just = WalkStrip(task), JustAnswered()
         gr.HTML(about(task.card, next(iter(self.weights.values()), {})), elem_id=f"{self.name}-about")
         with gr.Row(elem_classes="controls", equal_height=True):
@@ -161,36 +158,18 @@ class TaskTab:
 
         A run that is cancelled says itself that it is over: told by anybody else, the page might hear of its progress later.
         """
-        where, began, left = [0, 1, later("starting")], time.monotonic(), threading.Event()
-        self.running.setdefault(request.session_hash, []).append(left)
-
-        def listener(*now) -> bool:
-            where[:] = now
-            return not left.is_set()
-
-        def work() -> str:
-            with listening(listener):
-                return self.answer(photo, *values)
-
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(work)
-            try:
-                while wait([running], 0.25).not_done:
-                    if (seconds := time.monotonic() - began) > PATIENCE:
-                        yield gr.update(visible=True), progress_html(*where, seconds), gr.skip()
+        with self.running.of(request.session_hash) as left:
+            for far, running in watch(lambda: self.answer(photo, *values), left):
+                if running is None:
+                    yield gr.update(visible=True), far, gr.skip()
+                    continue
                 yield gr.update(visible=False), "", gr.skip() if running.exception() else running.result()
                 if not isinstance(running.exception(), Cancelled):
                     running.result()  # what a person did wrong becomes a toast
-            finally:
-                left.set()
-                waiting = [other for other in self.running.pop(request.session_hash, []) if other is not left]
-                if waiting:
-                    self.running[request.session_hash] = waiting
 
     def stop(self, request: gr.Request) -> None:
         """Ends the runs of this visit."""
-        for left in self.running.pop(request.session_hash, []):
-            left.set()
+        self.running.stop(request.session_hash)
 
     def clicked(self, photo, *values, event: gr.EventData) -> tuple:
         """The values of `inputs` after a click on a panel, a stroke of the brush, or the switch that lets the network cheat."""
@@ -202,7 +181,7 @@ class TaskTab:
             before = settings[brush] if strokes else ""  # no strokes: everything is wiped away
             settings.update(self.task().paint(f"{before}; {strokes}"))
         elif isinstance(data.get("cheat"), bool) and self.walk.box:
-            settings.update(self.walk.settings(data["cheat"]))
+            settings.update(self.walk.settings(data["cheat"], data.get("before")))
         elif isinstance(x, (int, float)) and isinstance(y, (int, float)) and 0 <= x <= 1 and 0 <= y <= 1:
             runner = inference.load(self.name, self.weights_of(network, own))
             settings.update(runner.click(photo, seed or 0, settings, str(data.get("panel")), x, y, company))

@@ -14,6 +14,7 @@ from ..embedding import title
 from ..inference import parse_seed
 from ..live_transfer import MAPS
 from ..probes import NEIGHBOURS
+from ..progress import Cancelled
 from ..texts import later, say
 from . import toasts
 from .measured import Measured
@@ -21,9 +22,11 @@ from .own_encoder import UNSEEN, OwnEncoder, is_lacking, said
 from .photo_input import PhotoInput
 from .task_tab import QUICK
 from .transfer_drawing import CLICKS, accuracy_html, features_html, map_html, step, votes_html
+from .watching import Running, watch
 
 MOST_NEIGHBOURS = 50
 LOOK = {**QUICK, "queue": True, "concurrency_id": "look", "concurrency_limit": 2, "trigger_mode": "multiple"}
+CANCELLED = later("Cancelled. What is shown is what was asked before; open this room again to ask about this photo.")
 IDEA = say("What is it worth? Throw the head away and show it a few labels: can it tell a church from a golf ball?")
 PROBES = (say("<b>Neighbours:</b> the most similar labelled photos vote."),
           say("<b>Linear layer:</b> learns to read classes off the features."))
@@ -34,7 +37,7 @@ ABOUT = (f'<div class="about"><div><h2 class="unseen">{say("Transfer")}</h2><p c
 class TransferRoom:
     """The components of the room, made where it is constructed: inside a `gr.Tab`."""
 
-    name, title, is_long = "transfer", later("Transfer"), False
+    name, title, is_long = "transfer", later("Transfer"), True
 
     def __init__(self):
         self.encoders = encoders = shipped_features.available()
@@ -60,7 +63,7 @@ class TransferRoom:
                 self.again = gr.Button(say("Draw again"), size="sm", elem_id="transfer-again")
         self.seen = gr.State(None)  # the visitor's photo, with what every encoder makes of it
         self.asked = gr.Textbox(visible="hidden")  # what the answer to a new photo was asked with
-        self.own = OwnEncoder()
+        self.own, self.running = OwnEncoder(), Running()
         self.story = gr.HTML(f"<p class='note'>{say('Asking every encoder about your photo …')}</p>" if encoders else "",
                              js_on_load=CLICKS, elem_id="transfer-story", elem_classes="story-box")
         self.measured = Measured()
@@ -72,10 +75,30 @@ class TransferRoom:
 
     @property
     def shown(self) -> list:
-        return [self.story, self.seen, self.asked]
+        return [self.story, self.seen, self.asked, self.own.busy, self.own.progress]
 
-    def answer(self, photo: Image.Image, encoder: str, k: int, per_class: int, kind: str, seed: int | None, seen) -> tuple:
-        """The values of `shown` for a photo; a mistake becomes a toast, and the page stays as it was."""
+    def answer(self, request: gr.Request, photo: Image.Image, *values) -> Iterator[tuple]:
+        """The values of `shown`, while all encoders look at a new photo and then; cancelled, what stood there before stays."""
+        self.running.stop(request.session_hash)  # another photo has come: nobody waits for the one before
+        with self.running.of(request.session_hash) as left:
+            for far, running in watch(lambda: self.told(photo, *values), left):
+                if running is None:
+                    yield gr.skip(), gr.skip(), gr.skip(), gr.update(visible=True), far
+                    continue
+                if isinstance(running.exception(), Cancelled):
+                    yield gr.skip(), gr.skip(), gr.skip(), gr.update(visible=False), ""
+                    return
+                told = (gr.skip(), gr.skip(), gr.skip()) if running.exception() else running.result()
+                yield *told, gr.update(visible=False), ""
+                running.result()  # what a person did wrong becomes a toast
+
+    def stop(self, request: gr.Request) -> None:
+        """Ends this visit's look of all encoders at a photo."""
+        if self.running.stop(request.session_hash):
+            toasts.warn(CANCELLED)
+
+    def told(self, photo: Image.Image, encoder: str, k: int, per_class: int, kind: str, seed: int | None, seen) -> tuple:
+        """The story of a photo, what encoders made of it, and what was asked. A mistake becomes a toast."""
         if not self.encoders:
             return gr.skip(), seen, ""
         with toasts.told():
@@ -94,7 +117,7 @@ class TransferRoom:
             yield gr.skip(), gr.skip(), *self.own.at_rest()
             return
         for told, *shown in self.own.look(request.session_hash, encoder):
-            story, seen = (told, gr.skip()) if told else self.answer(photo, encoder, *values)[:2]
+            story, seen = (told, gr.skip()) if told else self.told(photo, encoder, *values)[:2]
             yield story, seen, *shown
 
     def listen(self, photo: gr.State, own: gr.State, joined_own: gr.Textbox) -> None:
@@ -115,6 +138,7 @@ class TransferRoom:
             """A new photo takes a while: what a person turned meanwhile has been answered already, with the wrong photo."""
             return gr.skip() if not asked or json.loads(asked)[:-1] == list(values[:-1]) else again(*values)
 
+        self.own.cancel.click(self.stop, **QUICK)
         self.asked.change(checked, [self.asked, *self.inputs], self.story, **QUICK)
         self.again.click(lambda seed: (int(seed or 0) + 1) % 2**31, self.seed, self.seed, **QUICK)
         def joined(known: dict) -> dict:
