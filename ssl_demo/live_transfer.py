@@ -17,10 +17,11 @@ from torch import Tensor
 from . import embedding, probes, shipped_features
 from .checkpoints import UNTRAINED
 from .labelled import drawn
+from .pretext import Control
 from .progress import steps
 from .transfer import PIXELS
 
-MAPS = ("t-SNE", "PCA")
+MAPS, MOST_NEIGHBOURS = ("t-SNE", "PCA"), 50
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,17 @@ class Map:
     voters: np.ndarray | None = None
     weights: np.ndarray | None = None
     explained: float | None = None
+
+
+def controls() -> tuple[Control, ...]:
+    """What one may set, as it stands in a link."""
+    encoders = tuple(shipped_features.available())
+    most = shipped_features.load(encoders[0]).labels_per_class if encoders else 1
+    return (Control("encoder", "Encoder", "choice", "", "Who is asked.", choices=encoders),
+            Control("neighbours", "Neighbours", "slider", probes.NEIGHBOURS, "How many vote.", 1, MOST_NEIGHBOURS),
+            Control("labels", "Labels per class", "slider", most, "What the probes hear.", 1, most),
+            Control("map", "Map", "choice", MAPS[0], "From many numbers to two.", choices=MAPS),
+            Control("seed", "Seed", "slider", 0, "Which labels.", 0, 2**31 - 1))
 
 
 def kind_of(encoder: str) -> str:

@@ -189,25 +189,39 @@ def test_a_new_photo_tells_which_encoder_is_asked_and_can_be_cancelled(page, fil
     page.click("#room-transfer-button")
     page.wait_for_selector("#transfer-story .map .own image", timeout=60_000)
     page.wait_for_selector("#transfer-progress .progress", state="detached")
-    before, asked, embed = page.inner_html("#transfer-story"), [], shipped_features.embed
+    before, asked, embed = page.inner_html("#transfer-story .story"), [], shipped_features.embed
 
     def slowly(*of):
         asked.append(of)
-        time.sleep(0.7)
+        time.sleep(3)
         return embed(*of)
 
     monkeypatch.setattr(shipped_features, "embed", slowly)
     upload(page, files / "sideways.jpg")
     page.wait_for_function("/Asking .+; encoders asked: [1-9][0-9]* of [0-9]+, about [0-9]+ s left/.test("
                            "document.querySelector('#transfer-progress .progress')?.innerText)", timeout=60_000)
-    page.click("#transfer-cancel")
+    assert page.locator("#transfer-cancel").is_visible()
+    page.evaluate("document.querySelector('#transfer-cancel').click()")
     page.wait_for_selector("#transfer-progress .progress", state="detached", timeout=60_000)
     assert "Cancelled" in page.inner_text(".told-mistake") and not page.locator("#transfer-cancel").is_visible()
     reached = len(asked)
     page.wait_for_timeout(1500)
-    assert len(asked) == reached < len(shipped_features.available()) and page.inner_html("#transfer-story") == before
+    assert len(asked) == reached < len(shipped_features.available()) and page.inner_html("#transfer-story .story") == before
     monkeypatch.setattr(shipped_features, "embed", embed)
     page.click("#room-overview-button")
     page.click("#room-transfer-button")
-    page.wait_for_function("before => document.querySelector('#transfer-story').innerHTML !== before", arg=before, timeout=60_000)
+    page.wait_for_function("before => document.querySelector('#transfer-story .story').innerHTML !== before", arg=before,
+                           timeout=60_000)
+    assert page.errors == []
+
+
+def test_what_is_set_stands_in_the_address_and_a_link_opens_it(page, url):  # noqa: F811
+    page.goto(f"{url}?room=transfer&photo=coffee&neighbours=3&map=PCA&seed=2")
+    page.wait_for_function("document.querySelector('#transfer-story .story')?.dataset.settings === 'neighbours=3&map=PCA&seed=2'",
+                           timeout=90_000)
+    assert page.input_value("#transfer-neighbours input[type=number]") == "3" and "(PCA" in page.inner_text("#transfer-story")
+    page.click("#transfer-map input[value='t-SNE']")
+    page.wait_for_function("location.search === '?room=transfer&photo=coffee&neighbours=3&seed=2'", timeout=30_000)
+    page.click("#room-overview-button")
+    page.wait_for_function("location.search === '?room=overview&photo=coffee'")
     assert page.errors == []

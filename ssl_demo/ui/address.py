@@ -62,7 +62,9 @@ class Address:
             picture = next(example.image for example in EXAMPLES if example.name == name)
             changes = {photo: picture, moving: picture, parts["upload"]: picture, self.photo: name}
             if place.room:
-                return {**changes, doors: gr.Tabs(selected=place.room), current: place.room}
+                settings = getattr(rooms[place.room], "settings", {})
+                values = {component: place.controls.get(name, component.value) for name, component in settings.items()}
+                return {**changes, **values, doors: gr.Tabs(selected=place.room), current: place.room}
             tab = tabs[place.task]
             controls = {component: place.controls.get(name, component.value) for name, component in tab.controls.items()}
             changes |= {doors: gr.Tabs(selected=methods), bar: gr.Tabs(selected=place.task), current: place.task,
@@ -109,7 +111,8 @@ class Address:
             for answer in room.answer(request, *given) if room.is_long else [room.answer(*given)]:
                 yield dict(zip(room.shown, answer, strict=True))
 
-        knobs = [component for tab in tabs.values() for component in (tab.seed, tab.network, *tab.controls.values())]
+        knobs = [one for room in rooms.values() for one in getattr(room, "settings", {}).values()]
+        knobs += [component for tab in tabs.values() for component in (tab.seed, tab.network, *tab.controls.values())]
         pages = [self.lecture, self.photo, doors, bar, current, photo, moving, parts["upload"], *knobs,
                  *(tab.story for tab in tabs.values())]  # fmt: skip
         opened = demo.load(follow_address, None, pages, **MOVE)

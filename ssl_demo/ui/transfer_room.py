@@ -1,9 +1,11 @@
 """The room where heads are thrown away: what encoders know of ten classes and of your photo, asked live, with few labels."""
 
+import html
 import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 from .. import live_transfer, own_networks, shipped_features
 from ..embedding import title
 from ..inference import parse_seed
-from ..live_transfer import MAPS
+from ..live_transfer import MAPS, MOST_NEIGHBOURS
 from ..probes import NEIGHBOURS
 from ..progress import Cancelled
 from ..texts import later, say
@@ -24,7 +26,6 @@ from .task_tab import QUICK
 from .transfer_drawing import CLICKS, accuracy_html, features_html, map_html, step, votes_html
 from .watching import Running, watch
 
-MOST_NEIGHBOURS = 50
 LOOK = {**QUICK, "queue": True, "concurrency_id": "look", "concurrency_limit": 2, "trigger_mode": "multiple"}
 CANCELLED = later("Cancelled. What is shown is what was asked before; open this room again to ask about this photo.")
 IDEA = say("What is it worth? Throw the head away and show it a few labels: can it tell a church from a golf ball?")
@@ -69,6 +70,11 @@ class TransferRoom:
         self.measured = Measured()
 
     @property
+    def settings(self) -> dict:
+        """What a link may set: components by the names of `live_transfer.controls`."""
+        return {"encoder": self.encoder, "neighbours": self.k, "labels": self.labels, "map": self.map, "seed": self.seed}
+
+    @property
     def inputs(self) -> list:
         """What the answer depends on, apart from the photo."""
         return [self.encoder, self.k, self.labels, self.map, self.seed, self.seen]
@@ -107,8 +113,13 @@ class TransferRoom:
             if new := [name for name in names if name not in seen[1] and not is_lacking(name)]:
                 seen = photo, {**seen[1], **live_transfer.see(photo, new)}
             told = said(UNSEEN, encoder) if is_lacking(encoder) else story(
-                *seen, encoder, int(k), int(per_class), kind, parse_seed(seed or 0))  # fmt: skip
+                *seen, encoder, int(k), int(per_class), kind, parse_seed(seed or 0), self.link(encoder, k, per_class, kind, seed))
         return told, seen, json.dumps([encoder, k, per_class, kind, seed, time.time_ns()])
+
+    def link(self, *values) -> str:
+        """What of the settings differs from the room's beginning, as part of an address. A visitor's own network has no place."""
+        turned = {name: value for (name, one), value in zip(self.settings.items(), values) if value != one.value}
+        return urlencode({name: value for name, value in turned.items() if name != "encoder" or value in self.encoders})
 
     def look(self, request: gr.Request, photo: Image.Image, encoder: str, *values) -> Iterator[tuple]:
         """What `story`, `seen` and the own network's place show while it looks at the photos; nothing new for any other."""
@@ -126,7 +137,7 @@ class TransferRoom:
         photo: the session's; own: the visit's own networks; joined_own: changed when one joins them.
         """
         def again(*values):
-            return self.answer(values[-1][0], *values)[0] if values[-1] else gr.skip()
+            return self.told(values[-1][0], *values)[0] if values[-1] else gr.skip()
 
         def clicked(event: gr.EventData, *values):
             encoder = event._data.get("encoder")
@@ -188,8 +199,11 @@ def best(encoders: list[str], per_class: int) -> str | None:
     return max(trained, key=lambda name: live_transfer.knn(name, NEIGHBOURS, per_class, 0), default=None)
 
 
-def story(photo: Image.Image, own: dict, encoder: str, k: int, per_class: int, kind: str, seed: int) -> str:
-    """The four steps as HTML. Raises ValueError for an encoder, a map or a number of labels that there is not."""
+def story(photo: Image.Image, own: dict, encoder: str, k: int, per_class: int, kind: str, seed: int, link: str = "") -> str:
+    """The four steps as HTML. link: what of an address leads back here.
+
+    Raises ValueError for an encoder, a map or a number of labels that there is not.
+    """
     known = shipped_features.load(encoder)
     scores = live_transfer.scores(own, encoder, k, per_class, seed)
     shown = live_transfer.map_of(encoder, kind, k, per_class, seed, own[encoder])
@@ -213,7 +227,7 @@ def story(photo: Image.Image, own: dict, encoder: str, k: int, per_class: int, k
     voted = say("The vote of the {voters} most similar labelled photos, the more similar the weightier. There are only {classes} "
                 "classes: anything else gets the nearest of them.", voters=min(k, labels), classes=classes)
     order = [score.encoder for score in scores]
-    return '<div class="story transfer">' + "".join((
+    return f'<div class="story transfer" data-settings="{html.escape(link)}">' + "".join((
         step(1, say("Features"), "features", features_html(photo, own[encoder][0].numpy(), known.train.numpy(), encoder)),
         step(2, say("Map"), "map", map_html(shown, known.classes, photo, mapped)),
         step(3, say("Accuracy"), "accuracy", accuracy_html(scores, encoder, tests, classes, judged)),
