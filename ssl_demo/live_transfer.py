@@ -19,6 +19,7 @@ from .checkpoints import UNTRAINED
 from .labelled import drawn
 from .pretext import Control
 from .progress import steps
+from .texts import later
 from .transfer import PIXELS
 
 MAPS, MOST_NEIGHBOURS = ("t-SNE", "PCA"), 50
@@ -106,7 +107,7 @@ def margin(accuracy: float, photos: int) -> float:
 
 def see(photo: Image.Image, names: Iterable[str]) -> dict[str, Tensor]:
     """What each encoder makes of a photo: features (1, D) by its name. Tells a listener which one is asked."""
-    asked = steps(list(names), lambda name: f"Asking {embedding.title(name)}; encoders asked")
+    asked = steps(list(names), lambda name: later(f"Asking {embedding.title(name)}; encoders asked"))
     return {name: shipped_features.embed([photo], name) for name in asked}
 
 
