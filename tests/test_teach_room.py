@@ -67,7 +67,7 @@ def test_pictures_are_taught_classified_taken_away_and_forgotten(page, brought):
     assert page.input_value("#teach-name-0 input") == "Class A" and page.errors == []
 
 
-def test_a_long_look_tells_how_far_it_is_and_can_be_cancelled(page, monkeypatch):
+def test_a_long_look_tells_how_far_it_is_and_can_be_cancelled(fresh_page, monkeypatch):
     from ssl_demo import teach
 
     looked = []
@@ -77,10 +77,9 @@ def test_a_long_look_tells_how_far_it_is_and_can_be_cancelled(page, monkeypatch)
         time.sleep(2)
         return embed(pictures, encoder)
 
-    embed = teach.embed
-    page.click("#teach-over")
-    wait_for(page, 0, 0)
-    page.wait_for_timeout(1000)
+    embed, page = teach.embed, fresh_page
+    page.click("#room-teach-button")
+    page.wait_for_selector("#teach-story h3")
     before = page.inner_html("#teach-story .html-container")
     assert not page.locator("#teach-cancel").is_visible()
     monkeypatch.setattr(teach, "embed", slowly)

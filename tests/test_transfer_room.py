@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pages import upload
 from PIL import Image
-from test_page import chromium, page, upload  # noqa: F401
 
 from ssl_demo import live_transfer, probes, shipped_features
 from ssl_demo.embedding import bundled_encoders
@@ -185,7 +185,8 @@ def test_the_endpoint_tells_accuracies_and_the_votes_on_a_photo(url, files):
         client.predict(encoder=name, neighbours=5, labels_per_class=0, seed=2, file=None, api_name="/transfer")
 
 
-def test_a_new_photo_tells_which_encoder_is_asked_and_can_be_cancelled(page, files, monkeypatch):  # noqa: F811
+def test_a_new_photo_tells_which_encoder_is_asked_and_can_be_cancelled(fresh_page, files, monkeypatch):
+    page = fresh_page
     page.click("#room-transfer-button")
     page.wait_for_selector("#transfer-story .map .own image", timeout=60_000)
     page.wait_for_selector("#transfer-progress .progress", state="detached")
@@ -215,7 +216,8 @@ def test_a_new_photo_tells_which_encoder_is_asked_and_can_be_cancelled(page, fil
     assert page.errors == []
 
 
-def test_what_is_set_stands_in_the_address_and_a_link_opens_it(page, url):  # noqa: F811
+def test_what_is_set_stands_in_the_address_and_a_link_opens_it(fresh_page, url):
+    page = fresh_page
     page.goto(f"{url}?room=transfer&photo=coffee&neighbours=3&map=PCA&seed=2")
     page.wait_for_function("document.querySelector('#transfer-story .story')?.dataset.settings === 'neighbours=3&map=PCA&seed=2'",
                            timeout=90_000)
