@@ -19,6 +19,9 @@ try:
 except ImportError:
     spaces = None
 
+import httpx  # noqa: E402
+from gradio import networking  # noqa: E402
+
 from ssl_demo import inference  # noqa: E402
 from ssl_demo.ui import leaving, page  # noqa: E402
 
@@ -33,6 +36,17 @@ if spaces is not None and os.environ.get("SPACES_ZERO_GPU"):
         return (run_on_gpu if inference.load(name, weights).is_large else page.run)(name, weights, *rest)
 
 
+
+
+def is_reached(url: str) -> bool:
+    """Whether the app answers at its own address. Gradio gives it 3 s before it gives up starting; a busy host needs more."""
+    try:
+        return httpx.head(url, timeout=120, verify=False).status_code < 404
+    except httpx.TransportError:
+        return False
+
+
+networking.url_ok = is_reached
 demo = page.build(run).queue(max_size=64)
 LAUNCH = {"theme": page.THEME, "css_paths": page.CSS, "max_file_size": "256mb", "run_history": False,
           "footer_links": ["api"], "enable_monitoring": False, "app_kwargs": leaving.SERVED}

@@ -17,9 +17,12 @@ from torch import Tensor
 from . import embedding, probes, shipped_features
 from .checkpoints import UNTRAINED
 from .labelled import drawn
+from .pretext import Control
+from .progress import steps
+from .texts import later
 from .transfer import PIXELS
 
-MAPS = ("t-SNE", "PCA")
+MAPS, MOST_NEIGHBOURS = ("t-SNE", "PCA"), 50
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,17 @@ class Map:
     voters: np.ndarray | None = None
     weights: np.ndarray | None = None
     explained: float | None = None
+
+
+def controls() -> tuple[Control, ...]:
+    """What one may set, as it stands in a link."""
+    encoders = tuple(shipped_features.available())
+    most = shipped_features.load(encoders[0]).labels_per_class if encoders else 1
+    return (Control("encoder", "Encoder", "choice", "", "Who is asked.", choices=encoders),
+            Control("neighbours", "Neighbours", "slider", probes.NEIGHBOURS, "How many vote.", 1, MOST_NEIGHBOURS),
+            Control("labels", "Labels per class", "slider", most, "What the probes hear.", 1, most),
+            Control("map", "Map", "choice", MAPS[0], "From many numbers to two.", choices=MAPS),
+            Control("seed", "Seed", "slider", 0, "Which labels.", 0, 2**31 - 1))
 
 
 def kind_of(encoder: str) -> str:
@@ -92,8 +106,9 @@ def margin(accuracy: float, photos: int) -> float:
 
 
 def see(photo: Image.Image, names: Iterable[str]) -> dict[str, Tensor]:
-    """What each encoder makes of a photo: features (1, D) by its name."""
-    return {name: shipped_features.embed([photo], name) for name in names}
+    """What each encoder makes of a photo: features (1, D) by its name. Tells a listener which one is asked."""
+    asked = steps(list(names), lambda name: later(f"Asking {embedding.title(name)}; encoders asked"))
+    return {name: shipped_features.embed([photo], name) for name in asked}
 
 
 def votes(own: Mapping[str, Tensor], k: int, per_class: int, seed: int) -> dict[str, np.ndarray]:

@@ -17,12 +17,17 @@ class Cancelled(Exception):
     """Nobody waits for this work any more."""
 
 
-def steps(items: Sequence[Item], doing: str) -> Iterator[Item]:
-    """The items one by one, the listener told before each and after the last. Raises Cancelled when it says False."""
+def steps(items: Sequence[Item], doing: str | Callable[[Item], str]) -> Iterator[Item]:
+    """The items one by one, the listener told before each and after the last. Raises Cancelled when it says False.
+
+    doing: what is being done, the same for all items or each one's own.
+    """
     listener = _listener.get()
     for done in range(len(items) + 1):
-        if listener is not None and listener(done, len(items), doing) is False:
-            raise Cancelled
+        if listener is not None:
+            told = doing(items[min(done, len(items) - 1)]) if callable(doing) and len(items) else doing
+            if listener(done, len(items), str(told)) is False:
+                raise Cancelled
         if done < len(items):
             yield items[done]
 

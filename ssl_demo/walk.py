@@ -19,6 +19,7 @@ import inspect
 import json
 import re
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,13 +134,16 @@ def told(walk: Walk, task: type[PretextTask], result: Result) -> dict:
     cheat["text"] = " ".join(filter(None, [cheat["text"], *figures_of(task, walk)]))
     return {"steps": [{"title": step.title, **part(step.text, step.shows)} for step in walk.steps],
             "symbols": [part(symbol.says, symbol.shows) for symbol in walk.symbols],
-            "cheat": {**cheat, "can": bool(walk.cheat.controls), "on": is_open(walk, task, result.controls)}}
+            "cheat": {**cheat, "can": bool(walk.cheat.controls), "on": is_open(walk, task, result.controls),
+                      "now": {name: result.controls[name] for name in walk.cheat.controls}}}
 
 
-def settings(walk: Walk, task: type[PretextTask], cheating: bool) -> dict[str, Any]:
-    """The values of the controls that open the shortcut, or, cheating no more, those of training."""
+def settings(walk: Walk, task: type[PretextTask], cheating: bool, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The values of the controls that open the shortcut; or, cheating no more, those of before, and of training where none are
+    told. Raises ValueError for values that a control cannot have.
+    """
     names = walk.cheat.controls
-    values = parse_controls(task, names if cheating else {})
+    values = parse_controls(task, names if cheating else {name: before[name] for name in names if name in (before or {})})
     return {name: values[name] for name in names}
 
 

@@ -50,3 +50,26 @@ def test_large_type_is_large_and_lasts_for_the_visit(wall):
         assert wall.evaluate(shows_large, "#rotation-story figcaption") >= 18
     wall.click("#large-type")
     assert wall.evaluate(shows_large, "#rotation-story .panel h4") < 20
+
+
+def test_a_move_computes_one_run_and_draws_one_story(wall, url, monkeypatch):
+    from ssl_demo import inference
+    from ssl_demo.ui import lectures, task_tab
+
+    links = [TURNED, "?task=mae&photo=coffee&seed=7", UNTRAINED]  # another tab, with another seed; and back
+    wall.goto(f"{url}?lecture={lectures.pack(lectures.pasted(chr(10).join(links)))}")
+    shows(wall, links[0])
+    wall.wait_for_timeout(3000)
+    ran, drawn = [], []
+    for kept, owner, name in ((ran, inference.Runner, "run"), (drawn, task_tab, "story")):
+        plain = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, _kept=kept, _plain=plain, **more: _kept.append(1) or _plain(*args, **more))
+    for link in links[1:]:
+        wall.keyboard.press("ArrowRight")
+        shows(wall, link)
+        wall.wait_for_timeout(3000)  # whatever else asks has asked by then
+    assert len(ran) == len(drawn) == 2
+    wall.keyboard.press("Escape")
+    wall.click("#tab-mae-button")  # a visitor's own way back is answered
+    shows(wall, links[1].replace("coffee", "chelsea"))
+    assert len(drawn) == 3 and wall.errors == []

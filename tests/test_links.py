@@ -81,3 +81,12 @@ def test_what_to_type_elsewhere_asks_for_the_same(name, monkeypatch):
     eval(calls["HTTP"], {"Client": lambda address: client, "ADDRESS": "", "handle_file": str})
     assert [sent.pop(key) for key in ("api_name", "network", "seed")] == [f"/{name}", "untrained", 5] and sent.pop("file")
     assert parse_controls(task, sent) == parse_controls(task, controls)
+
+
+def test_a_link_opens_transfer_on_a_setting_and_names_one_that_is_not_there():
+    place = links.read({"room": "transfer", "photo": "coffee", "neighbours": "5", "map": "PCA", "utm": "x"})
+    assert (place.room, place.controls) == ("transfer", {"neighbours": 5, "map": "PCA"})
+    assert links.read({"room": "lab", "map": "nowhere"}).controls == {}, "another room has no such setting"
+    for name, value in (("neighbours", "0"), ("map", "globe"), ("encoder", "nobody"), ("labels", "many")):
+        with pytest.raises(ValueError, match=f"“{name}”"):
+            links.read({"room": "transfer", name: value})

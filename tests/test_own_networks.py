@@ -104,13 +104,13 @@ def test_the_transfer_room_compares_it_after_it_has_looked(mine, host, monkeypat
     with gr.Blocks():
         room = transfer_room.TransferRoom()
     photo, values, visit = Image.new("RGB", (60, 40), "#6a3"), (3, 2, "PCA", 0), type("Visit", (), {"session_hash": "me"})()
-    told, seen, _ = room.answer(photo, mine, *values, None)
+    told, seen, _ = room.told(photo, mine, *values, None)
     assert "my &lt;b&gt; has not seen the photos" in told and mine not in seen[1]
     *steps, last = room.look(visit, photo, mine, *values, seen)
     assert "Photos seen: 0 of 10" in steps[1][3] and steps[1][2]["visible"]
     story, seen, busy, *_ = last
     assert not busy["visible"] and story.count("<section") == 4 and f'data-encoder="{mine}"' in story and mine in seen[1]
-    again, _, _ = room.answer(Image.new("RGB", (9, 9)), TASK, *values, seen)
+    again, _, _ = room.told(Image.new("RGB", (9, 9)), TASK, *values, seen)
     assert f'data-encoder="{mine}"' in again, "it stays among those that are compared"
     assert [step[2]["visible"] for step in room.look(visit, photo, TASK, *values, seen)] == [False]
 

@@ -1,6 +1,7 @@
 """The room where a visitor teaches, in Chromium, and its endpoint."""
 
 import shutil
+import time
 
 import pytest
 from PIL import Image
@@ -64,6 +65,38 @@ def test_pictures_are_taught_classified_taken_away_and_forgotten(page, brought):
     wait_for(page, 1, 0)
     page.wait_for_selector("#teach-class-2", state="hidden")
     assert page.input_value("#teach-name-0 input") == "Class A" and page.errors == []
+
+
+def test_a_long_look_tells_how_far_it_is_and_can_be_cancelled(fresh_page, monkeypatch):
+    from ssl_demo import teach
+
+    looked = []
+
+    def slowly(pictures, encoder):
+        looked.append(encoder)
+        time.sleep(2)
+        return embed(pictures, encoder)
+
+    embed, page = teach.embed, fresh_page
+    page.click("#room-teach-button")
+    page.wait_for_selector("#teach-story h3")
+    before = page.inner_html("#teach-story .html-container")
+    assert not page.locator("#teach-cancel").is_visible()
+    monkeypatch.setattr(teach, "embed", slowly)
+    page.click("#teach-example")
+    page.wait_for_function("/[1-9][0-9]* of [0-9]+, about [0-9]+ s left/.test("
+                           "document.querySelector('#teach-progress .progress')?.innerText)", timeout=60_000)
+    page.click("#teach-cancel")
+    page.wait_for_function("document.querySelector('#teach-progress').innerText.includes('Cancelled')", timeout=30_000)
+    reached = len(looked)
+    page.wait_for_timeout(1500)
+    assert len(looked) == reached < len(teach.encoders()) and page.inner_html("#teach-story .html-container") == before
+    assert not page.locator("#teach-cancel").is_visible()
+    monkeypatch.setattr(teach, "embed", embed)
+    page.click("#teach-shelf-0 button >> nth=0")  # any change lets them look again
+    page.wait_for_selector("#teach-joint", timeout=60_000)
+    page.wait_for_function("!document.querySelector('#teach-progress :is(.progress, .note)')", timeout=30_000)
+    assert page.errors == []
 
 
 def test_the_endpoint_answers_in_plain_values_and_names_what_is_wrong(url, brought):

@@ -2,12 +2,14 @@
 
 import json
 import re
+import time
 
 import gradio as gr
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pages import upload
 from PIL import Image
 
 from ssl_demo import live_transfer, probes, shipped_features
@@ -129,17 +131,17 @@ def test_a_photo_is_seen_once_and_asked_about_often(room, monkeypatch):
     photo, looked = Image.new("RGB", (60, 40), "#6a3"), []
     see = live_transfer.see
     monkeypatch.setattr(live_transfer, "see", lambda *of: looked.append(of) or see(*of))
-    story, seen, asked = room.answer(photo, "pixels", 3, 2, "PCA", 0, None)
-    again, same, _ = room.answer(photo, OTHER, 3, 6, "t-SNE", 1, seen)
+    story, seen, asked = room.told(photo, "pixels", 3, 2, "PCA", 0, None)
+    again, same, _ = room.told(photo, OTHER, 3, 6, "t-SNE", 1, seen)
     assert len(looked) == 1 and same is seen and story != again and json.loads(asked)[:-1] == ["pixels", 3, 2, "PCA", 0]
-    assert room.answer(Image.new("RGB", (9, 9)), "pixels", 3, 2, "PCA", 0, seen)[1] is not seen and len(looked) == 2
+    assert room.told(Image.new("RGB", (9, 9)), "pixels", 3, 2, "PCA", 0, seen)[1] is not seen and len(looked) == 2
     assert story.count("<section") == 4 and 'aria-checked="true"' in story and "gas pump" in story and "tench (fish)" in story
     assert "6 labels" in story and "18 photos" in story and "36 photos" in story and "chance, 33%" in story
 
 
 def test_a_mistake_is_one_sentence(room):
     with pytest.raises(gr.Error, match="from 1 to 6"):
-        room.answer(Image.new("RGB", (9, 9)), "pixels", 3, 50, "PCA", 0, None)
+        room.told(Image.new("RGB", (9, 9)), "pixels", 3, 50, "PCA", 0, None)
 
 
 def test_without_features_the_room_says_so(known, tmp_path):
@@ -147,7 +149,7 @@ def test_without_features_the_room_says_so(known, tmp_path):
         path.unlink()
     with gr.Blocks():
         empty = transfer_room.TransferRoom()
-    answer, *_ = empty.answer(Image.new("RGB", (9, 9)), None, 3, 1, "PCA", 0, None)
+    answer, *_ = empty.told(Image.new("RGB", (9, 9)), None, 3, 1, "PCA", 0, None)
     assert empty.encoders == [] and answer == gr.skip()
 
 
@@ -181,3 +183,47 @@ def test_the_endpoint_tells_accuracies_and_the_votes_on_a_photo(url, files):
     assert "photo" not in client.predict(encoder=name, neighbours=5, labels_per_class=3, seed=2, file=None, api_name="/transfer")
     with pytest.raises(Exception, match="from 1 to 100, not 0|minimum"):
         client.predict(encoder=name, neighbours=5, labels_per_class=0, seed=2, file=None, api_name="/transfer")
+
+
+def test_a_new_photo_tells_which_encoder_is_asked_and_can_be_cancelled(fresh_page, files, monkeypatch):
+    page = fresh_page
+    page.click("#room-transfer-button")
+    page.wait_for_selector("#transfer-story .map .own image", timeout=60_000)
+    page.wait_for_selector("#transfer-progress .progress", state="detached")
+    before, asked, embed = page.inner_html("#transfer-story .story"), [], shipped_features.embed
+
+    def slowly(*of):
+        asked.append(of)
+        time.sleep(3)
+        return embed(*of)
+
+    monkeypatch.setattr(shipped_features, "embed", slowly)
+    upload(page, files / "sideways.jpg")
+    page.wait_for_function("/Asking .+; encoders asked: [1-9][0-9]* of [0-9]+, about [0-9]+ s left/.test("
+                           "document.querySelector('#transfer-progress .progress')?.innerText)", timeout=60_000)
+    assert page.locator("#transfer-cancel").is_visible()
+    page.evaluate("document.querySelector('#transfer-cancel').click()")
+    page.wait_for_selector("#transfer-progress .progress", state="detached", timeout=60_000)
+    assert "Cancelled" in page.inner_text(".told-mistake") and not page.locator("#transfer-cancel").is_visible()
+    reached = len(asked)
+    page.wait_for_timeout(1500)
+    assert len(asked) == reached < len(shipped_features.available()) and page.inner_html("#transfer-story .story") == before
+    monkeypatch.setattr(shipped_features, "embed", embed)
+    page.click("#room-overview-button")
+    page.click("#room-transfer-button")
+    page.wait_for_function("before => document.querySelector('#transfer-story .story').innerHTML !== before", arg=before,
+                           timeout=60_000)
+    assert page.errors == []
+
+
+def test_what_is_set_stands_in_the_address_and_a_link_opens_it(fresh_page, url):
+    page = fresh_page
+    page.goto(f"{url}?room=transfer&photo=coffee&neighbours=3&map=PCA&seed=2")
+    page.wait_for_function("document.querySelector('#transfer-story .story')?.dataset.settings === 'neighbours=3&map=PCA&seed=2'",
+                           timeout=90_000)
+    assert page.input_value("#transfer-neighbours input[type=number]") == "3" and "(PCA" in page.inner_text("#transfer-story")
+    page.click("#transfer-map input[value='t-SNE']")
+    page.wait_for_function("location.search === '?room=transfer&photo=coffee&neighbours=3&seed=2'", timeout=30_000)
+    page.click("#room-overview-button")
+    page.wait_for_function("location.search === '?room=overview&photo=coffee'")
+    assert page.errors == []

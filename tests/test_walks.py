@@ -72,6 +72,8 @@ def test_a_cheat_turns_controls_and_turns_them_back_or_says_why_not(told):
         assert walked.cheat.train, "where no control opens the shortcut, a training does"
         assert "Could it cheat?" in strip_html(task, walked)
         return
+    before = dict(parse_controls(task, {}), **{next(iter(on)): on[next(iter(on))]})  # one stood there by a visitor's choice
+    assert walk.settings(walked, task, False, before) == {name: before[name] for name in on}
     assert walk.is_open(walked, task, parse_controls(task, on)) and walked.cheat.measured
     assert not walk.is_open(walked, task, parse_controls(task, on) | {next(iter(on)): next(iter(off.values()))})
 
@@ -176,7 +178,13 @@ def test_a_symbol_shows_what_it_stands_for_and_cheating_can_be_switched(visit):
     assert "The guard is off." in page.inner_text("#jigsaw-walk .walk-text")
     page.click("#jigsaw-walk [data-door=cheat]")
     page.wait_for_function("document.querySelector('#jigsaw-walk [data-door=cheat]').innerText === 'Let it cheat'")
-    assert page.is_checked("#jigsaw-gap input") and page.is_checked("#jigsaw-normalise input") and page.errors == []
+    assert page.is_checked("#jigsaw-gap input") and page.is_checked("#jigsaw-normalise input")
+    page.uncheck("#jigsaw-gap input")  # one of the two: not yet cheating, and the visitor's own choice
+    page.wait_for_function("document.querySelector('#jigsaw-story .story').dataset.link.includes('gap=False')")
+    for name in ("Stop cheating", "Let it cheat"):
+        page.click("#jigsaw-walk [data-door=cheat]")
+        page.wait_for_function("name => document.querySelector('#jigsaw-walk [data-door=cheat]').innerText === name", arg=name)
+    assert not page.is_checked("#jigsaw-gap input") and page.is_checked("#jigsaw-normalise input") and page.errors == []
 
 
 def test_on_a_phone_what_a_step_speaks_of_comes_into_view(phone):

@@ -56,20 +56,22 @@ class Address:
         """Connects the page: opening an address, and moving in a lecture. `methods`: the id of the room of the methods' tabs."""
         tabs, current, photo, moving = parts["tabs"], parts["current"], parts["photo"], parts["moving"]
 
-        def lead(place: links.Place) -> dict:
+        def lead(place: links.Place, request: gr.Request) -> dict:
             """What a place changes on the page. Controls that it does not name go back to where they stood at first."""
             name = place.photo or EXAMPLES[0].name
             picture = next(example.image for example in EXAMPLES if example.name == name)
             changes = {photo: picture, moving: picture, parts["upload"]: picture, self.photo: name}
             if place.room:
-                return {**changes, doors: gr.Tabs(selected=place.room), current: place.room}
+                settings = getattr(rooms[place.room], "settings", {})
+                values = {component: place.controls.get(name, component.value) for name, component in settings.items()}
+                return {**changes, **values, doors: gr.Tabs(selected=place.room), current: place.room}
             tab = tabs[place.task]
             controls = {component: place.controls.get(name, component.value) for name, component in tab.controls.items()}
             changes |= {doors: gr.Tabs(selected=methods), bar: gr.Tabs(selected=place.task), current: place.task,
                         tab.seed: place.seed, tab.network: place.network or tab.network.value, **controls}
             if not tab.is_long:
                 values = {component: component.value for component in tab.inputs} | changes
-                changes[tab.story] = tab.answer(picture, *(values[component] for component in tab.inputs))
+                changes[tab.story] = tab.bring(request, picture, *(values[component] for component in tab.inputs))
             return changes
 
         def follow_address(request: gr.Request) -> dict:
@@ -87,9 +89,9 @@ class Address:
             except ValueError as error:
                 toasts.warn(error)
                 place = None
-            return {**footer, **(lead(place) if place else {current: gr.skip()})}
+            return {**footer, **(lead(place, request) if place else {current: gr.skip()})}
 
-        def move(asked: str) -> dict:
+        def move(request: gr.Request, asked: str) -> dict:
             """The state that a lecture moves to. Its link was checked when the lecture was opened."""
             query = asked.partition("#")[0].partition("?")[2]
             try:
@@ -97,7 +99,7 @@ class Address:
             except ValueError as error:
                 toasts.warn(error)
                 place = None
-            return lead(place) if place else {current: gr.skip()}
+            return lead(place, request) if place else {current: gr.skip()}
 
         def fill(request: gr.Request, values: dict) -> Iterator[dict]:
             """A room that was open already, on another photo."""
@@ -109,7 +111,8 @@ class Address:
             for answer in room.answer(request, *given) if room.is_long else [room.answer(*given)]:
                 yield dict(zip(room.shown, answer, strict=True))
 
-        knobs = [component for tab in tabs.values() for component in (tab.seed, tab.network, *tab.controls.values())]
+        knobs = [one for room in rooms.values() for one in getattr(room, "settings", {}).values()]
+        knobs += [component for tab in tabs.values() for component in (tab.seed, tab.network, *tab.controls.values())]
         pages = [self.lecture, self.photo, doors, bar, current, photo, moving, parts["upload"], *knobs,
                  *(tab.story for tab in tabs.values())]  # fmt: skip
         opened = demo.load(follow_address, None, pages, **MOVE)

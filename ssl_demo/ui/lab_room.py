@@ -1,6 +1,5 @@
 """The training lab: choose a method and data, press Start, and watch it learn on your photo."""
 
-import html
 import uuid
 from collections.abc import Iterator
 
@@ -300,8 +299,8 @@ class TrainingLab:
 
         def joined(owner: str, task: str, name: str, path, known: dict) -> dict:
             known, name = visits.join(known or {}, task, name, visits.shelf().keep(owner, path))
-            gr.Info(say("“{name}” is now a network of {method}, and an encoder in Transfer and Teach it.", name=html.escape(name),
-                        method=say(all_tasks()[task].card.title)))
+            toasts.inform(say("“{name}” is now a network of {method}, and an encoder in Transfer and Teach it.", name=name,
+                              method=say(all_tasks()[task].card.title)))
             return {own: known, joined_own: uuid.uuid4().hex, self.goto: task,
                     networks[task]: gr.update(choices=tabs[task].networks(known), value=name)}
 

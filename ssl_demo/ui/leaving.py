@@ -16,6 +16,7 @@ from gradio.context import LocalContext
 from starlette.middleware import Middleware
 
 from ..texts import later
+from . import toasts
 
 AWAY = 90.0  # seconds after which nothing of a visit is left
 EVERY = 15.0  # seconds between two looks
@@ -113,4 +114,4 @@ class Leaving:
             await asyncio.to_thread(guests.forget, app)
 
 
-SERVED = {"middleware": [Middleware(Leaving)]}  # for `app_kwargs` of launch
+SERVED = {"middleware": [Middleware(Leaving), Middleware(toasts.Saying)]}  # for `app_kwargs` of launch

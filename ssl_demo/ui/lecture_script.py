@@ -5,6 +5,7 @@ from ..texts import in_script, language
 
 SCRIPT = f"document.documentElement.lang = {language()!r};" + in_script(r"""
 const root = document.documentElement;
+const settings = {};  // of a room, as part of an address
 const parameters = () => new URLSearchParams(location.search);
 let lecture = null, kept = null, isOpen = false, photo = '', room = '', asked = 0;
 
@@ -26,11 +27,13 @@ const write = (query) => {
 };
 const roomQuery = () => {
   const query = new URLSearchParams(room === 'overview' && !photo ? {} : {room, ...(photo ? {photo} : {})});
+  for (const [name, value] of new URLSearchParams(settings[room] || '')) query.set(name, value);
   return query.size ? `?${query}` : '';
 };
 window.place = {
   method(query) { room = ''; write(query); },  // a method's answer has come, with the link to it
   room(name) { room = name; if (isOpen) write(roomQuery()); },
+  settings(name, query) { settings[name] = query; if (room === name && isOpen) write(roomQuery()); },
   photo(name) { photo = name; if (room && isOpen) write(roomQuery()); },
 };
 

@@ -1,5 +1,5 @@
 """What is on a tab as the query of an address, and back: the task, the example by its name, the seed, the network, the controls.
-Or `?room=NAME`, and the example.
+Or `?room=NAME`, the example, and what is set in that room.
 
 Only what differs from the tab's beginning is written, so that links are short. An uploaded photo never enters one.
 """
@@ -10,18 +10,20 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
+from .. import live_transfer
 from ..checkpoints import UNTRAINED
 from ..examples import EXAMPLES, name_of
 from ..inference import parse_seed
 from ..pretext import PretextTask, all_tasks, parse_controls
 
 FIXED = ("task", "room", "photo", "seed", "network")  # what is no control
+SETTINGS = {"transfer": live_transfer.controls}
 ROOMS = {"overview": "Overview", "transfer": "Transfer", "teach": "Teach it", "lab": "Training lab"}
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a link leads to: a task, or a room; `controls` are those of a task that it names, parsed."""
+    """What a link leads to: a task, or a room; `controls` are those of it that the link names, parsed."""
 
     task: str
     photo: str
@@ -75,13 +77,19 @@ def read(parameters: Mapping[str, str]) -> Place | None:
     if photo and photo not in [example.name for example in EXAMPLES]:
         raise ValueError(f"This link names the photo “{photo}”, which is none of the examples.")
     if not name:
-        return Place("", photo, room=room)
+        return Place("", photo, controls=settings_of(room, parameters), room=room)
     task = all_tasks()[name]
     known = {control.name for control in task.controls}
     named = {key: value for key, value in parameters.items() if key in known and key not in FIXED}
     values = parse_controls(task, named)
     network = UNTRAINED if parameters.get("network") == UNTRAINED else ""
     return Place(name, photo, parse_seed(parameters.get("seed")), network, {key: values[key] for key in named})
+
+
+def settings_of(room: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+    """What a link sets of a room's own. Raises ValueError for a value that is not there."""
+    known = SETTINGS[room]() if room in SETTINGS else ()
+    return {control.name: control.parse(parameters[control.name]) for control in known if control.name in parameters}
 
 
 # Opens a method's tab as a visitor would, so that all that listens to it hears of it. The tabs of methods come to the page when

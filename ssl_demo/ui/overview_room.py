@@ -17,7 +17,7 @@ from ..video import Clip, camera_move
 from . import links
 from .panels import data_url
 from .story import progress_html
-from .task_tab import PATIENCE
+from .watching import PATIENCE
 
 FRAMES = 8  # of a clip: a card shows one of them
 LONGEST = 220  # pixels of a picture on a card, which is drawn half as large

@@ -178,7 +178,15 @@ def build(run=run) -> gr.Blocks:
         brought = gr.on([clip.input, clip.stop_recording], take_clip, {clip, photo, moving}, [clip, moving], preprocess=False,
                         **NEWS)
         back = opened[METHODS].select(None, None, current, js=f"() => window.openMethod || '{opening}'", api_visibility="private")
-        back.then(lambda values: answer(values, values[photo]), everything, stories, **QUICK)
+
+        def come_back(request: gr.Request, values: dict) -> dict:
+            """The tab that was open when the room of methods was left, or that a lecture leads to."""
+            tab = tabs.get(values[current], tabs[opening])
+            if tab.is_long:
+                return {}
+            return {tab.story: tab.opened(request, values[photo], *(values[component] for component in tab.inputs))}
+
+        back.then(come_back, everything, [tab.story for tab in tabs.values() if not tab.is_long], **QUICK)
         for name, room in rooms.items():
             opened[name].select(None, None, current, js=address.opened(name), api_visibility="private")
             opened[name].select(room.answer, [photo, *room.inputs], room.shown, **(SEVERAL if room.is_long else QUICK))
@@ -189,7 +197,7 @@ def build(run=run) -> gr.Blocks:
             opened[name].select(None, None, current, js=f"() => window.openMethod = '{name}'", api_visibility="private")
             if not tab.is_long:
                 tab.listen(photo, upload)
-                opened[name].select(tab.answer, [photo, *tab.inputs], tab.story, **QUICK)
+                opened[name].select(tab.opened, [photo, *tab.inputs], tab.story, **QUICK)
                 continue
             tab.listen(moving, clip)
             opened[name].select(tab.answer_slowly, [moving, *tab.inputs], tab.shown, **LONG)

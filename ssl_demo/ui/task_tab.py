@@ -4,10 +4,7 @@ import functools
 import inspect
 import re
 import textwrap
-import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 
 import gradio as gr
 from gradio.processing_utils import save_bytes_to_cache
@@ -19,8 +16,8 @@ from ..examples import name_of
 from ..figures import panel_picture
 from ..inference import Result
 from ..pretext import Control, Panel, PretextTask
-from ..progress import Cancelled, listening
-from ..texts import later, say, spoken
+from ..progress import Cancelled
+from ..texts import say, spoken
 from ..video import Clip, encode_mp4
 from ..walk import read
 from . import guess_first, links, take_home, toasts
@@ -28,13 +25,13 @@ from .company_input import CompanyInput
 from .events import QUICK
 from .how_it_learned import HowItLearned
 from .just_answered import JustAnswered
-from .story import CLICKS, about, progress_html, story
+from .story import CLICKS, about, story
 from .take_buttons import KEEP
 from .walk_strip import FORMULAS, WalkStrip
+from .watching import Running, watch
 
 LONG = {**QUICK, "queue": True, "concurrency_id": "model"}  # tells how far it is and can be cancelled, which needs the queue
 TRAINED = "trained"
-PATIENCE = 0.5  # seconds of work before its progress is shown: what is over sooner must not flash
 
 
 class TaskTab:
@@ -51,7 +48,7 @@ class TaskTab:
         self.own = [own] if own is not None else []
         self.guesses = [guesses] if guesses is not None and guess_first.asks(task) else []
         self.weights = bundled(self.name)
-        self.running: dict[str, list[threading.Event]] = {}  # a visit's runs, each with what ends it
+        self.running = Running()
         self.walk, self.just = WalkStrip(task), JustAnswered()
         gr.HTML(about(task.card, next(iter(self.weights.values()), {})), elem_id=f"{self.name}-about")
         with gr.Row(elem_classes="controls", equal_height=True):
@@ -111,10 +108,14 @@ class TaskTab:
         if photo is None:
             raise ValueError("Choose a photo first.")
         controls, company, own = self.apart(values)
-        weights = self.weights_of(network, own)
-        name = None if company or network not in (None, TRAINED, UNTRAINED) or isinstance(photo, Clip) else name_of(photo)
-        asked = name and (name, seed or 0, network, repr(controls))
+        weights, asked = self.weights_of(network, own), self.asked(photo, seed, network, *values)
         return self.just.once(asked, lambda: self.run(self.name, weights, photo, seed or 0, controls, company))
+
+    def asked(self, photo, seed: int | None, network: str | None, *values) -> tuple | None:
+        """What tells a run on an example photo from others; None for any other photo, and for own networks."""
+        controls, company, _ = self.apart(values)
+        name = None if company or network not in (None, TRAINED, UNTRAINED) or isinstance(photo, Clip) else name_of(photo)
+        return name and (name, seed or 0, network, repr(controls))
 
     def apart(self, values: tuple) -> tuple[dict, list, dict]:
         """The controls' values by name, the photos to compare with (none where the task compares none), and own networks."""
@@ -130,6 +131,23 @@ class TaskTab:
         whole = story(result, self.task.card, *links) + self.walk.told_html(result)
         return guess_first.told(self.task, result, photo, values[0], values[-1], links, whole) if self.guesses else whole
 
+    def opened(self, request: gr.Request, photo: Image.Image, *values) -> str | dict:
+        """The story of a tab that is opened, or whose seed changes; nothing where a move in a lecture has just brought it."""
+        if photo is not None and self.just.was_given(request.session_hash, (self.asked(photo, *values), *self.guessed(values))):
+            return gr.skip()
+        return self.answer(photo, *values)
+
+    def bring(self, request: gr.Request, photo: Image.Image, *values) -> str:
+        """The story for a page that a lecture leads here. It will open the tab, and need not be answered again."""
+        told = self.answer(photo, *values)
+        asked = self.asked(photo, *values)
+        self.just.give(request.session_hash, asked and (asked, *self.guessed(values)))
+        return told
+
+    def guessed(self, values: tuple) -> tuple:
+        """What the visit has guessed, where that changes the story."""
+        return values[-1:] if self.guesses else ()
+
     def links(self, photo, seed: int | None, network: str | None, *values) -> tuple[str, dict[str, str]]:
         """What leads back to this answer, as the query of an address, and what to type elsewhere for the same."""
         controls = self.apart(values)[0]
@@ -140,36 +158,18 @@ class TaskTab:
 
         A run that is cancelled says itself that it is over: told by anybody else, the page might hear of its progress later.
         """
-        where, began, left = [0, 1, later("starting")], time.monotonic(), threading.Event()
-        self.running.setdefault(request.session_hash, []).append(left)
-
-        def listener(*now) -> bool:
-            where[:] = now
-            return not left.is_set()
-
-        def work() -> str:
-            with listening(listener):
-                return self.answer(photo, *values)
-
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(work)
-            try:
-                while wait([running], 0.25).not_done:
-                    if (seconds := time.monotonic() - began) > PATIENCE:
-                        yield gr.update(visible=True), progress_html(*where, seconds), gr.skip()
+        with self.running.of(request.session_hash) as left:
+            for far, running in watch(lambda: self.answer(photo, *values), left):
+                if running is None:
+                    yield gr.update(visible=True), far, gr.skip()
+                    continue
                 yield gr.update(visible=False), "", gr.skip() if running.exception() else running.result()
                 if not isinstance(running.exception(), Cancelled):
                     running.result()  # what a person did wrong becomes a toast
-            finally:
-                left.set()
-                waiting = [other for other in self.running.pop(request.session_hash, []) if other is not left]
-                if waiting:
-                    self.running[request.session_hash] = waiting
 
     def stop(self, request: gr.Request) -> None:
         """Ends the runs of this visit."""
-        for left in self.running.pop(request.session_hash, []):
-            left.set()
+        self.running.stop(request.session_hash)
 
     def clicked(self, photo, *values, event: gr.EventData) -> tuple:
         """The values of `inputs` after a click on a panel, a stroke of the brush, or the switch that lets the network cheat."""
@@ -181,7 +181,7 @@ class TaskTab:
             before = settings[brush] if strokes else ""  # no strokes: everything is wiped away
             settings.update(self.task().paint(f"{before}; {strokes}"))
         elif isinstance(data.get("cheat"), bool) and self.walk.box:
-            settings.update(self.walk.settings(data["cheat"]))
+            settings.update(self.walk.settings(data["cheat"], data.get("before")))
         elif isinstance(x, (int, float)) and isinstance(y, (int, float)) and 0 <= x <= 1 and 0 <= y <= 1:
             runner = inference.load(self.name, self.weights_of(network, own))
             settings.update(runner.click(photo, seed or 0, settings, str(data.get("panel")), x, y, company))
@@ -192,7 +192,7 @@ class TaskTab:
 
         photo: the session's photo, or clip where the task takes clips; upload: the component that reads one.
         """
-        changes = [self.seed.change, self.network.input, *(control.input for control in self.controls.values())]
+        changes = [self.network.input, *(control.input for control in self.controls.values())]
         self.again.click(lambda seed: (int(seed or 0) + 1) % 2**31, self.seed, self.seed, **QUICK)
         everything, knobs = [photo, *self.inputs], [*self.controls.values()]
         told = [part.select for part in (self.story, self.walk.box) if part]
@@ -202,7 +202,7 @@ class TaskTab:
 
             moved = gr.on(told, clicked, everything, knobs, **QUICK)
             moved.then(self.answer_slowly, everything, self.shown, **LONG)
-            gr.on(changes, self.answer_slowly, everything, self.shown, **LONG)
+            gr.on([self.seed.change, *changes], self.answer_slowly, everything, self.shown, **LONG)
             self.cancel.click(self.stop, **QUICK)
         else:
             def clicked(event: gr.EventData, photo, *values) -> list:
@@ -210,6 +210,7 @@ class TaskTab:
                 return [self.answer(photo, *values), *values[2 : 2 + len(self.controls)]]
 
             gr.on(changes, self.answer, everything, self.story, **QUICK)
+            self.seed.change(self.opened, everything, self.story, **QUICK)
             gr.on(told, clicked, everything, [self.story, *knobs], **QUICK)
         if self.guesses:
             guess_first.listen(self, photo, *self.guesses)

@@ -19,8 +19,9 @@ from .company_input import CompanyInput, files
 from .panels import data_url
 from .photo_input import PhotoInput, uploaded
 from .story import progress_html
-from .task_tab import PATIENCE, QUICK
+from .task_tab import QUICK
 from .teach_story import teach_story
+from .watching import PATIENCE
 
 # Through the queue, which carries toasts; and none of several in quick succession is dropped.
 CHANGE = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "teach", "concurrency_limit": 4,

@@ -177,4 +177,10 @@ const light = (event) => {
   });
 };
 for (const kind of ['pointerover', 'pointerleave', 'focusin', 'focusout']) element.addEventListener(kind, light);
+const tell = () => {  // what is set here stands in the address
+  const story = element.querySelector('.story.transfer');
+  if (story) window.place?.settings('transfer', story.dataset.settings);
+};
+new MutationObserver(tell).observe(element, {childList: true, subtree: true, attributeFilter: ['data-settings']});
+tell();
 """

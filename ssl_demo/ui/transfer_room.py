@@ -1,9 +1,11 @@
 """The room where heads are thrown away: what encoders know of ten classes and of your photo, asked live, with few labels."""
 
+import html
 import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 import numpy as np
@@ -12,8 +14,9 @@ from PIL import Image
 from .. import live_transfer, own_networks, shipped_features
 from ..embedding import title
 from ..inference import parse_seed
-from ..live_transfer import MAPS
+from ..live_transfer import MAPS, MOST_NEIGHBOURS
 from ..probes import NEIGHBOURS
+from ..progress import Cancelled
 from ..texts import later, say
 from . import toasts
 from .measured import Measured
@@ -21,9 +24,10 @@ from .own_encoder import UNSEEN, OwnEncoder, is_lacking, said
 from .photo_input import PhotoInput
 from .task_tab import QUICK
 from .transfer_drawing import CLICKS, accuracy_html, features_html, map_html, step, votes_html
+from .watching import Running, watch
 
-MOST_NEIGHBOURS = 50
 LOOK = {**QUICK, "queue": True, "concurrency_id": "look", "concurrency_limit": 2, "trigger_mode": "multiple"}
+CANCELLED = later("Cancelled. What is shown is what was asked before; open this room again to ask about this photo.")
 IDEA = say("What is it worth? Throw the head away and show it a few labels: can it tell a church from a golf ball?")
 PROBES = (say("<b>Neighbours:</b> the most similar labelled photos vote."),
           say("<b>Linear layer:</b> learns to read classes off the features."))
@@ -34,7 +38,7 @@ ABOUT = (f'<div class="about"><div><h2 class="unseen">{say("Transfer")}</h2><p c
 class TransferRoom:
     """The components of the room, made where it is constructed: inside a `gr.Tab`."""
 
-    name, title, is_long = "transfer", later("Transfer"), False
+    name, title, is_long = "transfer", later("Transfer"), True
 
     def __init__(self):
         self.encoders = encoders = shipped_features.available()
@@ -60,10 +64,15 @@ class TransferRoom:
                 self.again = gr.Button(say("Draw again"), size="sm", elem_id="transfer-again")
         self.seen = gr.State(None)  # the visitor's photo, with what every encoder makes of it
         self.asked = gr.Textbox(visible="hidden")  # what the answer to a new photo was asked with
-        self.own = OwnEncoder()
+        self.own, self.running = OwnEncoder(), Running()
         self.story = gr.HTML(f"<p class='note'>{say('Asking every encoder about your photo …')}</p>" if encoders else "",
                              js_on_load=CLICKS, elem_id="transfer-story", elem_classes="story-box")
         self.measured = Measured()
+
+    @property
+    def settings(self) -> dict:
+        """What a link may set: components by the names of `live_transfer.controls`."""
+        return {"encoder": self.encoder, "neighbours": self.k, "labels": self.labels, "map": self.map, "seed": self.seed}
 
     @property
     def inputs(self) -> list:
@@ -72,10 +81,30 @@ class TransferRoom:
 
     @property
     def shown(self) -> list:
-        return [self.story, self.seen, self.asked]
+        return [self.story, self.seen, self.asked, self.own.busy, self.own.progress]
 
-    def answer(self, photo: Image.Image, encoder: str, k: int, per_class: int, kind: str, seed: int | None, seen) -> tuple:
-        """The values of `shown` for a photo; a mistake becomes a toast, and the page stays as it was."""
+    def answer(self, request: gr.Request, photo: Image.Image, *values) -> Iterator[tuple]:
+        """The values of `shown`, while all encoders look at a new photo and then; cancelled, what stood there before stays."""
+        self.running.stop(request.session_hash)  # another photo has come: nobody waits for the one before
+        with self.running.of(request.session_hash) as left:
+            for far, running in watch(lambda: self.told(photo, *values), left):
+                if running is None:
+                    yield gr.skip(), gr.skip(), gr.skip(), gr.update(visible=True), far
+                    continue
+                if isinstance(running.exception(), Cancelled):
+                    yield gr.skip(), gr.skip(), gr.skip(), gr.update(visible=False), ""
+                    return
+                told = (gr.skip(), gr.skip(), gr.skip()) if running.exception() else running.result()
+                yield *told, gr.update(visible=False), ""
+                running.result()  # what a person did wrong becomes a toast
+
+    def stop(self, request: gr.Request) -> None:
+        """Ends this visit's look of all encoders at a photo."""
+        if self.running.stop(request.session_hash):
+            toasts.warn(CANCELLED)
+
+    def told(self, photo: Image.Image, encoder: str, k: int, per_class: int, kind: str, seed: int | None, seen) -> tuple:
+        """The story of a photo, what encoders made of it, and what was asked. A mistake becomes a toast."""
         if not self.encoders:
             return gr.skip(), seen, ""
         with toasts.told():
@@ -84,8 +113,13 @@ class TransferRoom:
             if new := [name for name in names if name not in seen[1] and not is_lacking(name)]:
                 seen = photo, {**seen[1], **live_transfer.see(photo, new)}
             told = said(UNSEEN, encoder) if is_lacking(encoder) else story(
-                *seen, encoder, int(k), int(per_class), kind, parse_seed(seed or 0))  # fmt: skip
+                *seen, encoder, int(k), int(per_class), kind, parse_seed(seed or 0), self.link(encoder, k, per_class, kind, seed))
         return told, seen, json.dumps([encoder, k, per_class, kind, seed, time.time_ns()])
+
+    def link(self, *values) -> str:
+        """What of the settings differs from the room's beginning, as part of an address. A visitor's own network has no place."""
+        turned = {name: value for (name, one), value in zip(self.settings.items(), values) if value != one.value}
+        return urlencode({name: value for name, value in turned.items() if name != "encoder" or value in self.encoders})
 
     def look(self, request: gr.Request, photo: Image.Image, encoder: str, *values) -> Iterator[tuple]:
         """What `story`, `seen` and the own network's place show while it looks at the photos; nothing new for any other."""
@@ -94,7 +128,7 @@ class TransferRoom:
             yield gr.skip(), gr.skip(), *self.own.at_rest()
             return
         for told, *shown in self.own.look(request.session_hash, encoder):
-            story, seen = (told, gr.skip()) if told else self.answer(photo, encoder, *values)[:2]
+            story, seen = (told, gr.skip()) if told else self.told(photo, encoder, *values)[:2]
             yield story, seen, *shown
 
     def listen(self, photo: gr.State, own: gr.State, joined_own: gr.Textbox) -> None:
@@ -103,7 +137,7 @@ class TransferRoom:
         photo: the session's; own: the visit's own networks; joined_own: changed when one joins them.
         """
         def again(*values):
-            return self.answer(values[-1][0], *values)[0] if values[-1] else gr.skip()
+            return self.told(values[-1][0], *values)[0] if values[-1] else gr.skip()
 
         def clicked(event: gr.EventData, *values):
             encoder = event._data.get("encoder")
@@ -115,6 +149,7 @@ class TransferRoom:
             """A new photo takes a while: what a person turned meanwhile has been answered already, with the wrong photo."""
             return gr.skip() if not asked or json.loads(asked)[:-1] == list(values[:-1]) else again(*values)
 
+        self.own.cancel.click(self.stop, **QUICK)
         self.asked.change(checked, [self.asked, *self.inputs], self.story, **QUICK)
         self.again.click(lambda seed: (int(seed or 0) + 1) % 2**31, self.seed, self.seed, **QUICK)
         def joined(known: dict) -> dict:
@@ -164,8 +199,11 @@ def best(encoders: list[str], per_class: int) -> str | None:
     return max(trained, key=lambda name: live_transfer.knn(name, NEIGHBOURS, per_class, 0), default=None)
 
 
-def story(photo: Image.Image, own: dict, encoder: str, k: int, per_class: int, kind: str, seed: int) -> str:
-    """The four steps as HTML. Raises ValueError for an encoder, a map or a number of labels that there is not."""
+def story(photo: Image.Image, own: dict, encoder: str, k: int, per_class: int, kind: str, seed: int, link: str = "") -> str:
+    """The four steps as HTML. link: what of an address leads back here.
+
+    Raises ValueError for an encoder, a map or a number of labels that there is not.
+    """
     known = shipped_features.load(encoder)
     scores = live_transfer.scores(own, encoder, k, per_class, seed)
     shown = live_transfer.map_of(encoder, kind, k, per_class, seed, own[encoder])
@@ -189,7 +227,7 @@ def story(photo: Image.Image, own: dict, encoder: str, k: int, per_class: int, k
     voted = say("The vote of the {voters} most similar labelled photos, the more similar the weightier. There are only {classes} "
                 "classes: anything else gets the nearest of them.", voters=min(k, labels), classes=classes)
     order = [score.encoder for score in scores]
-    return '<div class="story transfer">' + "".join((
+    return f'<div class="story transfer" data-settings="{html.escape(link)}">' + "".join((
         step(1, say("Features"), "features", features_html(photo, own[encoder][0].numpy(), known.train.numpy(), encoder)),
         step(2, say("Map"), "map", map_html(shown, known.classes, photo, mapped)),
         step(3, say("Accuracy"), "accuracy", accuracy_html(scores, encoder, tests, classes, judged)),

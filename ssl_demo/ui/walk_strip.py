@@ -15,6 +15,7 @@ from .. import walk
 from ..inference import Result
 from ..pretext import PretextTask
 from ..texts import in_script, say, spoken
+from . import toasts
 
 FORMULAS = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
 
@@ -30,9 +31,10 @@ class WalkStrip:
             self.box = gr.HTML(strip_html(task, self.walk), js_on_load=WALK, elem_id=f"{task.card.name}-walk")
             gr.Markdown(loss_markdown(task, self.walk), latex_delimiters=FORMULAS, sanitize_html=False, elem_classes="walk-loss")
 
-    def settings(self, cheating: bool) -> dict[str, Any]:
-        """The values of the controls that open the shortcut, or close it again."""
-        return walk.settings(self.walk, self.task, cheating)
+    def settings(self, cheating: bool, before=None) -> dict[str, Any]:
+        """The values of the controls that open the shortcut; or those of before, as the page remembers them."""
+        with toasts.told():
+            return walk.settings(self.walk, self.task, cheating, before if isinstance(before, dict) else None)
 
     def told_html(self, result: Result) -> str:
         """What stands in the page beside a story, unseen: the walk's texts with that run's numbers."""
@@ -70,7 +72,7 @@ const text = find('.walk-text'), back = find('.walk-back'), next = find('.walk-n
 const calm = () => matchMedia('(prefers-reduced-motion: reduce)').matches, here = `#${task}-story`;
 const sheet = document.getElementById(`walk-light-${task}`) || document.head.appendChild(document.createElement('style'));
 sheet.id = `walk-light-${task}`;
-let mode = '', at = 0, symbol = -1, held = '', told = null;
+let mode = '', at = 0, symbol = -1, held = '', told = null, before = null;
 
 const light = (part, moved) => {
   const lit = (part ? [...part.panels.map((name) => `[data-panel=${JSON.stringify(name)}]`),
@@ -137,7 +139,8 @@ bar.addEventListener('click', (event) => {
   const button = event.target.closest('button'), name = button?.dataset.door;
   if (name === 'cheat' && told?.cheat.can) {
     const on = !told.cheat.on;
-    trigger('select', {cheat: on});
+    if (on) before = told.cheat.now;  // what the visitor had turned comes back
+    trigger('select', {cheat: on, before});
     if (on) open('cheat');
     else if (mode === 'cheat') close();
   } else if (name) mode === name ? close() : open(name);
