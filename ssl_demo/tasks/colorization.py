@@ -9,9 +9,8 @@ screen can show; a distribution over them may have many peaks. Most pixels in ph
 rare its colour is (half of the way, lambda = 0.5). The picture shows the annealed mean: the mean of the distribution,
 sharpened by a temperature. The weights can be undone, whole or in part: the network's distribution is the true one times the
 weights, up to a factor, so dividing them out again gives back how often each colour is met. That is exact for a network that
-learned perfectly. What it is unsure of, so small a network would paint too boldly: its answers stand for lambda = 0.6
-(`answer_uniform`), a little of the weights divided out, which on 269 training photos gained 0.009 where all pixels count alike
-and cost 0.008 where rare colours count more.
+learned perfectly. What it is unsure of, so small a network would paint too boldly: its answers stand for lambda = 0.7
+(`answer_uniform`), a little of the weights divided out (`benchmarks/color_answers.py` prints what each lambda scores).
 
 The score. The share of pixels whose colour is less than so far off, averaged over thresholds from 0 to 150. All grey has 0.90
 of it, for photos are pale; in the rebalanced figure each pixel counts by the inverse of its colour's frequency, and all grey
@@ -82,8 +81,8 @@ class Colorization(PretextTask):
         Control("pixel", "Pixel", "point", "", "Click the photo to ask about another place."),
     )
     defaults = {"size": 96, "width": 48, "depths": [2, 2, 2], "decoder_width": 96, "rebalance": True, "uniform": 0.5,
-                "answer_uniform": 0.6}
-    recipe = Recipe(batch=32, lr=2e-3, crop=(0.4, 1.0))
+                "answer_uniform": 0.7}
+    recipe = Recipe(batch=32, optimizer="muon", lr=4e-3, crop=(0.4, 1.0))
     knobs = (Control("rebalance", "Rare colours count more", "toggle", True, "Off: paler."),)
 
     def build(self) -> nn.Module:

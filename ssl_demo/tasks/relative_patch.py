@@ -36,18 +36,19 @@ PAIRS = torch.tensor([(a, b, (STEPS[1:] == STEPS[b] - STEPS[a]).all(dim=1).nonze
 
 
 class PatchPairNet(nn.Module):
-    """One encoder for every patch, then a classifier of two encoded patches (the paper's fc6 to fc9).
+    """One encoder for every patch, then a classifier of two encoded patches, `layers` deep (the paper's fc6 to fc9).
 
     The classifier's first layer sees the two side by side, which is a layer for each and their sum.
     """
 
-    def __init__(self, width: int, depths: tuple[int, ...], patch: int):
+    def __init__(self, width: int, depths: tuple[int, ...], patch: int, hidden: int, layers: int):
         super().__init__()
         self.encoder = ResidualEncoder(width, tuple(depths))
         cells = (-(-patch // 16)) ** 2  # of the encoder's map
-        self.describe = nn.Sequential(nn.Flatten(), nn.Linear(self.encoder.width * cells, 256), nn.ReLU())
-        self.first, self.second = nn.Linear(256, 256), nn.Linear(256, 256, bias=False)
-        self.compare = nn.Sequential(nn.ReLU(), nn.Linear(256, len(NAMES)))
+        self.describe = nn.Sequential(nn.Flatten(), nn.Linear(self.encoder.width * cells, hidden), nn.ReLU())
+        self.first, self.second = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
+        deeper = [layer for _ in range(layers - 1) for layer in (nn.Linear(hidden, hidden), nn.ReLU())]
+        self.compare = nn.Sequential(nn.ReLU(), *deeper, nn.Linear(hidden, len(NAMES)))
 
 
 class RelativePatch(PretextTask):
@@ -76,8 +77,9 @@ class RelativePatch(PretextTask):
                 choices=("projected", "dropped", "all")),
         Control("centre", "Centre", "point", "", "Where the centre lies, in per cent from the left and from the top."),
     )
-    defaults = {"size": 144, "width": 48, "depths": [2, 2, 2], "patch": 32, "jitter": 2}
-    recipe = Recipe(batch=32, lr=2e-3, crop=(0.8, 1.0), color=0.2)
+    defaults = {"size": 144, "width": 48, "depths": [2, 2, 2], "patch": 32, "jitter": 2, "hidden": 512, "layers": 2}
+    recipe = Recipe(batch=96, optimizer="muon", lr=6e-3, crop=(0.8, 1.0), color=0.2)
+    quick = {"batch": 8}
     knobs = (Control("jitter", "Patches moved by", "slider", 2, "Pixels, so that no line runs on.", maximum=7),)
 
     def input_size(self, centre: str = "", **controls) -> int:
@@ -85,7 +87,7 @@ class RelativePatch(PretextTask):
         return self.size * 5 // 4 if centre else self.size
 
     def build(self) -> nn.Module:
-        return PatchPairNet(self.config["width"], self.config["depths"], self.config["patch"])
+        return PatchPairNet(*(self.config[name] for name in ("width", "depths", "patch", "hidden", "layers")))
 
     def example(self, images: Tensor, rng: torch.Generator, neighbour: str = "random", gap: float = 50, colors: str = "projected",
                 centre: str = "") -> Example:
