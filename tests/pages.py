@@ -69,7 +69,8 @@ def begin(page, task):
     as_at_first = f"#{task}-story .story[data-link='{link}']"
     if photo != EXAMPLES[0].name or not page.locator("#photo img").count() or not page.locator(as_at_first).count():
         page.evaluate("""link => {
-            const box = document.querySelector('#asked :is(input, textarea)');
+            const task = new URLSearchParams(link.split('#')[0]).get('task');
+            const box = document.querySelector(`#asked-${task} :is(input, textarea)`);
             box.value = link;
             box.dispatchEvent(new Event('input', {bubbles: true}));
         }""", f"{link}#test{next(_asked)}")

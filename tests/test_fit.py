@@ -139,3 +139,13 @@ def test_the_overview_says_how_far_it_is_where_it_takes_long(monkeypatch):
         room = OverviewRoom(None, gr.State(), gr.State(), EXAMPLES[0].image)
     said = [step[-1] for step in room.answer(SimpleNamespace(session_hash="a"), EXAMPLES[1].image, None, [], room.seen.value)][1:]
     assert "1 of 12" in said[0] and "7 of 12" in said[6] and said[-1] == ""
+
+
+def test_what_a_page_was_given_is_not_given_again_until_it_shows_something_else():
+    just = JustAnswered()
+    just.give("a", "one")
+    assert just.was_given("a", "one") and not just.was_given("b", "one") and not just.was_given("a", "two")
+    just.give("b", "two")
+    assert just.was_given("a", "one") and not just.was_given("a", None)
+    just.give("a", None)
+    assert not just.was_given("a", "one") and just.was_given("b", "two")

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 import gradio as gr
 
 from ..examples import EXAMPLES, name_of
+from ..pretext import all_tasks
 from ..texts import say
 from . import lectures, links, toasts
 from .lecture_script import SCRIPT
@@ -16,6 +17,8 @@ from .task_tab import QUICK
 # Through the queue, which carries toasts; of several moves in quick succession only the last one counts.
 MOVE = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "news", "concurrency_limit": 4,
         "trigger_mode": "always_last"}
+MOVES = {**MOVE, "concurrency_id": "moves", "concurrency_limit": 1}  # one after the other: the last one asked is shown last
+ROOM = "room"
 AGAIN = "#again"  # follows the link of a room that is open already: no tab will be chosen, so it is told to answer
 IDEA = say("Hide something in a photo, predict it back, keep the encoder.")
 LARGE = f'aria-label="{say("Large type")}" title="{say("For the back row")}"'
@@ -32,7 +35,9 @@ class Address:
     def __init__(self):
         gr.HTML(HEADER)
         self.lecture = gr.HTML(js_on_load=SCRIPT, elem_id="lecture")
-        self.asked = gr.Textbox(visible="hidden", elem_id="asked")  # the link of the state that a lecture moves to
+        # The link of the state that a lecture moves to: a box for every task, since what an event may change costs the browser
+        # time even where it does not, and there are ninety controls; and one for the rooms.
+        self.asked = {name: gr.Textbox(visible="hidden", elem_id=f"asked-{name}") for name in (ROOM, *all_tasks())}
         self.photo = gr.Textbox(EXAMPLES[0].name, visible="hidden", elem_id="photo-name")  # the example's that is shown, if any
         self.photo.change(None, self.photo, None, js="(name) => { window.place?.photo(name); }", api_visibility="private")
 
@@ -103,7 +108,7 @@ class Address:
 
         def fill(request: gr.Request, values: dict) -> Iterator[dict]:
             """A room that was open already, on another photo."""
-            room = rooms.get(values[current]) if AGAIN in values[self.asked] else None
+            room = rooms.get(values[current]) if AGAIN in values[self.asked[ROOM]] else None
             if room is None:
                 yield {current: gr.skip()}
                 return
@@ -111,17 +116,20 @@ class Address:
             for answer in room.answer(request, *given) if room.is_long else [room.answer(*given)]:
                 yield dict(zip(room.shown, answer, strict=True))
 
-        knobs = [one for room in rooms.values() for one in getattr(room, "settings", {}).values()]
-        knobs += [component for tab in tabs.values() for component in (tab.seed, tab.network, *tab.controls.values())]
-        pages = [self.lecture, self.photo, doors, bar, current, photo, moving, parts["upload"], *knobs,
+        everywhere = [self.photo, doors, bar, current, photo, moving, parts["upload"]]
+        settings = [one for room in rooms.values() for one in getattr(room, "settings", {}).values()]
+        knobs = [component for tab in tabs.values() for component in (tab.seed, tab.network, *tab.controls.values())]
+        pages = [self.lecture, *everywhere, *settings, *knobs,
                  *(tab.story for tab in tabs.values())]  # fmt: skip
         opened = demo.load(follow_address, None, pages, **MOVE)
-        moved = self.asked.change(move, self.asked, pages, **MOVE)
-        for tab in tabs.values():
+        for name, tab in tabs.items():
+            changed = [tab.seed, tab.network, *tab.controls.values(), tab.story]
+            moved = self.asked[name].change(move, self.asked[name], [*everywhere, *changed], **MOVES)
             if tab.is_long:
                 tab.follow(opened, current, moving)
                 tab.follow(moved, current, moving)
-        moved.then(fill, {self.asked, current, photo, *(one for room in rooms.values() for one in room.inputs)},
+        moved = self.asked[ROOM].change(move, self.asked[ROOM], [*everywhere, *settings], **MOVES)
+        moved.then(fill, {self.asked[ROOM], current, photo, *(one for room in rooms.values() for one in room.inputs)},
                    [current, *(one for room in rooms.values() for one in room.shown)], **MOVE)
 
     def of(self, picture) -> dict:

@@ -48,7 +48,7 @@ class JustAnswered:
         return future.result()
 
     def give(self, visit: str | None, asked: Hashable | None) -> None:
-        """Notes that a visit's page has been given the answer to this, and will ask for it by itself."""
+        """Notes that a visit's page has been given the answer to this, and will ask for it by itself. None: any other answer."""
         with self._lock:
             now = time.monotonic()
             self._given = {one: given for one, given in self._given.items() if now - given[0] < LONGER and one != visit}
@@ -56,10 +56,6 @@ class JustAnswered:
                 self._given[visit] = now, asked
 
     def was_given(self, visit: str | None, asked: Hashable | None) -> bool:
-        """Whether the page has it already. Whoever asks for anything else since, has it no more."""
-        with self._lock:
-            began, given = self._given.get(visit, (float("-inf"), None))
-            known = asked is not None and given == asked and time.monotonic() - began < LONGER
-            if not known:
-                self._given.pop(visit, None)
-        return known
+        """Whether the page has it already, and no other since."""
+        began, given = self._given.get(visit, (float("-inf"), None))
+        return asked is not None and given == asked and time.monotonic() - began < LONGER

@@ -48,7 +48,8 @@ const draw = () => {
 const address = (at) => `?${new URLSearchParams({lecture: kept.name, ...(at ? {at: at + 1} : {})})}`;
 const roomOf = (link) => new URLSearchParams(link).get('room');
 const ask = (link, from) => {  // the server's answer changes what differs; nothing is loaded anew
-  const query = new URLSearchParams(link), box = document.querySelector('#asked :is(input, textarea)');
+  const query = new URLSearchParams(link), name = query.get('task') || 'room';
+  const box = document.querySelector(`#asked-${name} :is(input, textarea)`);
   if (query.get('task')) window.openMethod = query.get('task');
   room = query.get('room') || '';
   box.value = link + (room && roomOf(from) === room ? '#again' : '#') + ++asked;  // never twice the same: each is a change

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 
 import gradio as gr
+from gradio.context import LocalContext
 from gradio.processing_utils import save_bytes_to_cache
 from PIL import Image
 
@@ -126,6 +127,7 @@ class TaskTab:
 
     def answer(self, photo: Image.Image, *values) -> str:
         """The story of one run as HTML; a mistake becomes a toast with its sentence, and the page stays as it was."""
+        self.just.give(getattr(LocalContext.request.get(None), "session_hash", None), None)
         with toasts.told():
             result, links = spoken(self.result(photo, *values)), self.links(photo, *values)
         whole = story(result, self.task.card, *links) + self.walk.told_html(result)
