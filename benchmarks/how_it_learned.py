@@ -4,7 +4,8 @@
     python benchmarks/how_it_learned.py rotation --history runs/rotation.history [--final weights/rotation-small.safetensors]
 
 Runs the weights in the folder on the four example photos, with seed 0 and the controls as they stand at first; then those that
-lie beside the folder, if any; then --final, by default the task's bundled weights. Their cards give the curve and count the steps
+lie beside the folder, if any; then --final, by default the task's bundled weights: of the same training or, where that kept no
+history, of another one that went on for longer. Their cards give the curve and count the steps
 of what a training began with, too: `--history first.history second.history` puts one behind the other. Weights of as many steps
 as the final ones or more are left out. Writes `weights/learned/TASK.zip`, with pictures as good as fit into 300 KB.
 """

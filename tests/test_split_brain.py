@@ -95,7 +95,7 @@ def test_lightness_is_the_mean_and_colours_stand_for_milder_weights(images):
         _, lightness = task._answers(task.example(images, generator(), temperature=temperature), prediction)
         share = math.exp(3) / (math.exp(3) + 19)
         assert torch.allclose(lightness, torch.tensor(share * 2.5 + (1 - share) * 52.5)), "the mean at any temperature"
-    shift = (lab.rebalancing(frequencies, 0.6) / lab.rebalancing(frequencies, 0.5)).log()
+    shift = (lab.rebalancing(frequencies, task.config["answer_uniform"]) / lab.rebalancing(frequencies, 0.5)).log()
     assert torch.allclose(task._logits(prediction), logits + shift[:, None, None], atol=1e-5)
 
 

@@ -64,7 +64,7 @@ def source_html(kept: Learned, task: str) -> str:
     """Of which training all this is."""
     now = {weights.get("sha256") for weights in bundled(task).values()}
     other = "" if kept.sha256 in now else say("; the tab's own network is another by now")
-    told = say("Answers of the averaged weights at these steps of one training, which ended as {weights}{other}. As the tab "
+    told = say("Answers of the averaged weights at these steps of a training; the last are those of {weights}{other}. As the tab "
                "first asks: seed 0, all controls as they stand at first.", weights=html.escape(kept.weights), other=other)
     return f'<p class="learned-note">{told}</p>'
 
