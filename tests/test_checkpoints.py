@@ -265,7 +265,7 @@ def test_no_card_without_weights():
     names = {path.name for path in WEIGHTS.glob("*")} if WEIGHTS.is_dir() else set()
     weights = {name.removesuffix(".safetensors") for name in names if name.endswith(".safetensors")}
     cards = {name.removesuffix(".json") for name in names if name.endswith(".json")}
-    others = {"__init__.py", "README.md", ".gitkeep", "__pycache__", "features"}
+    others = {"__init__.py", "README.md", ".gitkeep", "__pycache__", "features", "learned"}
     assert weights == cards and len(names - others) == 2 * len(weights)
 
 

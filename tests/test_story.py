@@ -17,7 +17,7 @@ from PIL import Image
 from ssl_demo.inference import Result
 from ssl_demo.pretext import Panel, all_tasks
 from ssl_demo.progress import Cancelled, steps
-from ssl_demo.ui import task_tab
+from ssl_demo.ui import task_tab, watching
 from ssl_demo.ui.panels import data_url, panel_html
 from ssl_demo.ui.story import progress_html, score_html
 from ssl_demo.video import load_clip
@@ -79,7 +79,7 @@ def tab(monkeypatch):
             run.ended.set()
 
     run.ended, run.cancelled, run.pace = threading.Event(), False, 0.05
-    monkeypatch.setattr(task_tab, "PATIENCE", 0.2)
+    monkeypatch.setattr(watching, "PATIENCE", 0.2)
     with gr.Blocks():
         made = task_tab.TaskTab(TASK, run)
     made.walk.walk = None  # its run holds none of the numbers that a walk tells
@@ -131,7 +131,7 @@ def test_a_stopped_run_says_that_it_is_over_and_is_forgotten(tab):
     assert next(telling)[0]["visible"] is True, "each visit stops its own"
     tab.stop(VISIT)
     busy, progress, _ = list(telling)[-1]
-    assert busy["visible"] is False and progress == "" and tab.run.cancelled and tab.running == {}
+    assert busy["visible"] is False and progress == "" and tab.run.cancelled and not tab.running.stop(VISIT.session_hash)
 
 
 @pytest.mark.parametrize("name", all_tasks())

@@ -97,10 +97,11 @@ def settings_of(room: str, parameters: Mapping[str, str]) -> dict[str, Any]:
 OPEN_METHOD = """(name) => {
   window.openMethod = name;
   document.querySelector('#room-methods-button').click();
-  const open = (tries) => {
-    const tab = document.querySelector(`#tab-${name}-button`);
-    if (tab && tab.getAttribute('aria-selected') !== 'true') tab.click();
-    if (tries) setTimeout(open, 60, tries - 1);
+  const open = (tries, stood) => {  // until it stands, or something else is asked for
+    const tab = document.querySelector(`#tab-${name}-button`), stands = tab?.getAttribute('aria-selected') === 'true';
+    if (window.openMethod !== name || (stands && stood)) return;
+    if (tab && !stands) tab.click();
+    if (tries) setTimeout(open, 60, tries - 1, stands);
   };
-  open(8);
+  open(8, false);
 }"""
