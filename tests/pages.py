@@ -67,7 +67,9 @@ def begin(page, task):
     open_tab(page, task)
     link, photo = f"?task={task}&photo={EXAMPLES[0].name}", page.input_value("#photo-name :is(input, textarea)")
     as_at_first = f"#{task}-story .story[data-link='{link}']"
-    if photo != EXAMPLES[0].name or not page.locator("#photo img").count() or not page.locator(as_at_first).count():
+    seed = page.input_value(f"#{task}-seed input")
+    there = page.locator("#photo img").count() and page.locator(as_at_first).count()
+    if (photo, seed) != (EXAMPLES[0].name, "0") or not there:
         page.evaluate("""link => {
             const task = new URLSearchParams(link.split('#')[0]).get('task');
             const box = document.querySelector(`#asked-${task} :is(input, textarea)`);
@@ -77,6 +79,7 @@ def begin(page, task):
         page.wait_for_function("name => document.querySelector('#photo-name :is(input, textarea)').value === name"
                                " && document.querySelector('#photo img')", arg=EXAMPLES[0].name)
     page.wait_for_selector(as_at_first)
+    page.wait_for_function("box => document.querySelector(box).value === '0'", arg=f"#{task}-seed input")
     page.evaluate("window.scrollTo(0, 0)")
     page.errors.clear()
 
