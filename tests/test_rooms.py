@@ -37,7 +37,8 @@ def test_transfer_answers_live_and_places_the_visitors_photo(page, files):
 def test_measured_charts_are_drawn_when_they_are_opened(page):
     page.set_viewport_size({"width": 1440, "height": 900})
     page.get_by_role("tab", name="Transfer", exact=True).click()
-    page.click("#measured button.label-wrap")
+    if not page.is_visible("#measured-gap"):  # another test on this page may have opened it
+        page.click("#measured button.label-wrap")
     page.wait_for_selector("#measured-gap .js-plotly-plot .main-svg", timeout=60_000)
     assert page.locator("#measured-bars-knn .bars .point").count() >= 3
     assert "transfer_table.py" in page.inner_text("#measured") and page.errors == [] and page.outside == []
