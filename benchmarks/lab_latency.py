@@ -11,18 +11,11 @@ page and the training share the processors with whatever else runs.
 import argparse
 import json
 import os
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
+from served import browsed, served
 
-ROOT = Path(__file__).parent.parent
 # The time of every change of the step that is shown; and how long each question to the server takes, told by its own clock.
 WATCH = """
 () => {
@@ -84,41 +77,21 @@ def main() -> None:
     parser.add_argument("--watch", type=float, default=15, help="seconds that a run is looked at")
     parser.add_argument("--stops", type=int, default=5)
     options = parser.parse_args()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                           env={**os.environ, "GRADIO_SERVER_PORT": str(port), "NO_PROXY": "127.0.0.1"})  # fmt: skip
-    url, load = f"http://127.0.0.1:{port}", os.getloadavg()[0]
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(url, timeout=5).read()
-                break
-            except OSError:
-                time.sleep(0.5)
-        with sync_playwright() as playwright:
-            chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-            page = browser.new_page(viewport={"width": 1440, "height": 900})
-            page.set_default_timeout(60_000)
-            page.goto(url)
-            page.get_by_role("tab", name="Training lab").click()
-            page.wait_for_selector("#lab-panels img")
-            if options.method != "Rotation":
-                page.click("#lab-method input")
-                page.get_by_role("option", name=options.method, exact=True).click()
+    load = os.getloadavg()[0]
+    with served() as (_, url), browsed() as page:
+        page.goto(url)
+        page.get_by_role("tab", name="Training lab").click()
+        page.wait_for_selector("#lab-panels img")
+        if options.method != "Rotation":
+            page.click("#lab-method input")
+            page.get_by_role("option", name=options.method, exact=True).click()
+        start(page)
+        told = {"method": options.method, **watched(page, options.watch)}
+        stops = [page.evaluate(STOP)]
+        for _ in range(options.stops - 1):
             start(page)
-            told = {"method": options.method, **watched(page, options.watch)}
-            stops = [page.evaluate(STOP)]
-            for _ in range(options.stops - 1):
-                start(page)
-                page.wait_for_timeout(1500)
-                stops.append(page.evaluate(STOP))
-            browser.close()
-    finally:
-        app.terminate()
-        app.wait(20)
+            page.wait_for_timeout(1500)
+            stops.append(page.evaluate(STOP))
     for name in ("stopped", "weights"):
         times = sorted(stop[name] for stop in stops if name in stop)
         told |= {f"{name}_ms_p50": statistics.median(times), f"{name}_ms_max": times[-1], f"{name}_count": len(times)}

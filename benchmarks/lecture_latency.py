@@ -10,7 +10,6 @@ and the processor time of the server. Needs Chromium and Playwright (requirement
 import argparse
 import json
 import os
-import shutil
 import statistics
 import sys
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from playwright.sync_api import sync_playwright  # noqa: E402
+from served import browsed  # noqa: E402
 
 import app  # noqa: E402
 from ssl_demo import inference  # noqa: E402
@@ -59,18 +58,13 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=3, help="seconds between two moves (default: 3)")
     parser.add_argument("--rounds", type=int, default=1)
     asked = parser.parse_args()
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        sys.exit("There is no Chromium here.")
     states = lectures.open_lecture(asked.lecture)
     counts = {}
     counted(inference.Runner, "run", counts)
     counted(task_tab, "story", counts)
     _, url, _ = app.demo.launch(prevent_thread_lock=True, quiet=True, **app.LAUNCH)
     report = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "moves": []}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
+    with browsed() as page:
         for _ in range(asked.rounds):
             page.goto(f"{url}?lecture={asked.lecture}")
             page.wait_for_selector(".lecture-foot")
@@ -86,7 +80,6 @@ def main() -> None:
                 report["moves"].append({"task": name, "ms": round(shown - began), "runs": counts.get("run", 0),
                                         "stories": counts.get("story", 0),
                                         "server_cpu_ms": round(1000 * (time.process_time() - used))})  # fmt: skip
-        browser.close()
     app.demo.close()
     report |= {f"{name}_p50": statistics.median(move[name] for move in report["moves"])
                for name in ("ms", "runs", "stories", "server_cpu_ms")}

@@ -9,9 +9,6 @@ peak resident memory of the app's process, in MB, after each of these. Linux onl
 
 import argparse
 import json
-import os
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from gradio_client import Client, handle_file  # noqa: E402
+from served import served  # noqa: E402
 
 from ssl_demo.examples import EXAMPLES  # noqa: E402
 from ssl_demo.pretext import all_tasks  # noqa: E402
@@ -34,26 +32,9 @@ def peak(process: int) -> int:
     return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
-def start(folder: str) -> tuple[subprocess.Popen, Client]:
-    """The app in a process of its own, and a client. On a busy machine Gradio may not reach itself within 3 s and give up."""
-    for _ in range(10):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                               env={**os.environ, "GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": folder,
-                                    "PYTHONUNBUFFERED": "1"})  # fmt: skip
-        if any("Running on" in line for line in app.stdout):
-            time.sleep(10)  # where it gives up, it does so now
-            if app.poll() is None:
-                return app, Client(f"http://127.0.0.1:{port}", verbose=False)
-        app.kill()
-    sys.exit("The app did not start.")
-
-
-def use(client: Client, app: subprocess.Popen, folder: Path, seconds: int, trainings: list[str]) -> dict:
+def use(client: Client, process: int, folder: Path, seconds: int, trainings: list[str]) -> dict:
     """The peak after each room."""
-    report = {"started": peak(app.pid)}
+    report = {"started": peak(process)}
     photos = []
     for number, example in enumerate(EXAMPLES):
         photos.append(str(folder / f"{number}.png"))
@@ -64,12 +45,12 @@ def use(client: Client, app: subprocess.Popen, folder: Path, seconds: int, train
         file = str(folder / "clip.mp4") if task.card.input == "video" else photos[0]
         for more in ({}, {"network": "untrained"}):
             client.predict(file=handle_file(file), api_name=f"/{name}", **more)
-        print(name, peak(app.pid), file=sys.stderr, flush=True)
-    report["all methods"] = peak(app.pid)
+        print(name, peak(process), file=sys.stderr, flush=True)
+    report["all methods"] = peak(process)
     client.predict(file=handle_file(photos[1]), api_name="/transfer")
-    report["transfer"] = peak(app.pid)
+    report["transfer"] = peak(process)
     client.predict(files=[handle_file(photo) for photo in photos * 2], labels=list("abcd") * 2, api_name="/teach")
-    report["teach"] = peak(app.pid)
+    report["teach"] = peak(process)
     visits = client, Client(client.src, verbose=False)
     for name in trainings:
         for visit in visits:
@@ -77,8 +58,8 @@ def use(client: Client, app: subprocess.Popen, folder: Path, seconds: int, train
         client.predict(file=handle_file(photos[2]), api_name="/simclr")
         while any(visit.predict(api_name="/lab_status")["state"] not in OVER for visit in visits):
             time.sleep(1)
-        report[f"training {name}"] = peak(app.pid)
-    return report | {"peak": peak(app.pid)}
+        report[f"training {name}"] = peak(process)
+    return report | {"peak": peak(process)}
 
 
 def main() -> None:
@@ -86,13 +67,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--trainings", default=",".join(all_tasks()), help="which methods, parted by commas (default: all)")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        app, client = start(folder)
-        try:
-            report = use(client, app, Path(folder), asked.seconds, asked.trainings.split(","))
-            print(json.dumps({"unit": "MB", **report}, indent=2))
-        finally:
-            app.terminate()
+    with tempfile.TemporaryDirectory() as folder, served(GRADIO_TEMP_DIR=folder) as (process, url):
+        report = use(Client(url, verbose=False), process, Path(folder), asked.seconds, asked.trainings.split(","))
+    print(json.dumps({"unit": "MB", **report}, indent=2))
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ WebP of at most 90,000 bytes. Needs Chromium and Playwright (requirements-dev.tx
 """
 
 import io
-import shutil
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from PIL import Image  # noqa: E402
-from playwright.sync_api import sync_playwright  # noqa: E402
+from served import browsed  # noqa: E402
 
 import app  # noqa: E402
 from ssl_demo.pretext import all_tasks  # noqa: E402
@@ -40,22 +39,15 @@ def webp(picture: Image.Image) -> bytes:
 
 
 def main() -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        sys.exit("There is no Chromium here.")
     _, url, _ = app.demo.launch(prevent_thread_lock=True, quiet=True, **app.LAUNCH)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    with browsed() as page:
         for name, link, ready in PICTURES:
-            page = browser.new_page(viewport={"width": 1440, "height": 900})
             page.goto(url + link)
             page.wait_for_function(ready, timeout=180_000)
             page.wait_for_timeout(5000)  # the photo's box, and what moves into its place
             made = webp(Image.open(io.BytesIO(page.screenshot())).convert("RGB").resize((1200, 750), Image.Resampling.LANCZOS))
             (ROOT / "docs" / f"{name}.webp").write_bytes(made)
             print(f"docs/{name}.webp", len(made))
-            page.close()
-        browser.close()
     app.demo.close()
 
 

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from ssl_demo import probes, transfer  # noqa: E402
 from ssl_demo.checkpoints import load_weights  # noqa: E402
 from ssl_demo.labelled import load_labelled  # noqa: E402
+from ssl_demo.nets import MEAN, SPREAD  # noqa: E402
 from ssl_demo.tasks.jigsaw import evened  # noqa: E402
 
 
@@ -42,19 +43,17 @@ def main() -> None:
     print("| encoder | photo | block | kNN | linear |\n|---|---|---|---|---|")
     for name in options.tasks:
         task, network = load_weights(name)
-        for kind, prepare in (("as it is", lambda images: (images - 0.45) / 0.27), ("evened", evened)):
+        for kind, prepare in (("as it is", lambda images: (images - MEAN) / SPREAD), ("evened", evened)):
             def ask(images, network=network, prepare=prepare):
-                return torch.stack([torch.nn.functional.pad(mean, (0, network.encoder.width - mean.shape[1]))
-                                    for mean in by_block(network.encoder, prepare(images))], dim=1)  # (B, blocks, D)
+                return torch.cat(by_block(network.encoder, prepare(images)), dim=1)
 
+            widths = [block.conv2.out_channels for block in network.encoder.stages]
             parts = [transfer.over(photos, task.size, ask, name) for photos in (data.train.take(heard), data.test)]
-            for block in range(parts[0].shape[1]):
-                used = parts[0][:, block].abs().amax(dim=0) > 0
-                train, test = (part[:, block][:, used] for part in parts)
+            for block, (train, test) in enumerate(zip(*(part.split(widths, dim=1) for part in parts)), 1):
                 near = probes.knn(train, data.train_labels[heard], test, len(data.classes))
                 line, _ = probes.linear(train, data.train_labels[heard], test, len(data.classes))
                 scores = " | ".join(f"{probes.accuracy(shares, data.test_labels):.1%}" for shares in (near, line))
-                print(f"| {name} | {kind} | {block + 1} | {scores} |", flush=True)
+                print(f"| {name} | {kind} | {block} | {scores} |", flush=True)
 
 
 if __name__ == "__main__":

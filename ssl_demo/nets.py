@@ -18,6 +18,8 @@ from timm.models.vision_transformer import Block
 if not torch.cuda.is_available():
     set_fused_attn(False)
 
+MEAN, SPREAD = 0.45, 0.27  # of photos' pixels, roughly: networks work on standardised pixels
+
 
 class ResidualEncoder(nn.Module):
     """A small residual network: two strided convolutions, then stages of basic blocks, each stage but the first halving.
@@ -53,7 +55,7 @@ class ResidualEncoder(nn.Module):
                 module.zero_init_last()  # every block starts as the identity
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.stages(self.stem((images - 0.45) / 0.27))  # (B, D, h, w); photos' mean and spread, roughly
+        return self.stages(self.stem((images - MEAN) / SPREAD))  # (B, D, h, w)
 
 
 def transformer(width: int, depth: int, heads: int) -> nn.Sequential:

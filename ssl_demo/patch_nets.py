@@ -4,9 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .nets import BasicBlock, downsample_conv
-
-MEAN, SPREAD = 0.45, 0.27  # of photos' pixels, roughly: the network works on standardised pixels
+from .nets import MEAN, SPREAD, BasicBlock, downsample_conv
 
 
 class PatchEncoder(nn.Module):

@@ -230,7 +230,7 @@ def test_a_riddle_is_the_photo_and_the_seed():
 
 
 def test_a_round_of_rotation(page):
-    story, seed = "#rotation-story", int(page.input_value("#rotation-seed input"))
+    story = "#rotation-story"
     page.click(f"{story} [data-guess=start]")
     page.wait_for_selector(f"{story} .asking")
     assert page.locator(f"{story} [data-panel]").count() == 1 and page.locator(f"{story} .figures").count() == 0
@@ -245,7 +245,7 @@ def test_a_round_of_rotation(page):
     assert page.inner_text(f"{story} .tally dd >> nth=2") == "0.25 of 1" and page.is_visible("#photo img")
     page.keyboard.press("Enter")  # Next has it
     page.wait_for_selector(f"{story} .asking")
-    assert int(page.input_value("#rotation-seed input")) == seed + 1
+    assert page.input_value("#rotation-seed input") == "1"
     page.wait_for_function("document.activeElement.dataset.pick === '0'")
     page.keyboard.press("3")
     page.wait_for_selector(f"{story} .verdict")

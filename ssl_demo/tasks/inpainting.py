@@ -27,10 +27,9 @@ from torch import Tensor, nn
 from .. import drawing
 from ..baselines import mean_color, telea
 from ..masks import widen
-from ..nets import BasicBlock, ResidualEncoder, reverse_gradient
+from ..nets import MEAN, SPREAD, BasicBlock, ResidualEncoder, reverse_gradient
 from ..pretext import Card, Control, Example, Number, Panel, Prediction, PretextTask, Recipe
 
-MEAN, SPREAD = 0.45, 0.27  # of photos' pixels, roughly: the network works on standardised pixels
 OVERLAP = 3  # px around a hole that are visible and painted all the same, and count more in the loss
 TELLING = 0.1  # the weight of the discriminator's own loss: its gradient is clipped together with that of what it judges
 CLASSICAL = "Telea (2004) by OpenCV, radius a tenth of the side"

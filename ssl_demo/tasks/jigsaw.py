@@ -31,14 +31,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import drawing
-from ..nets import ResidualEncoder
+from ..nets import MEAN, SPREAD, ResidualEncoder
 from ..pretext import Bar, Card, Control, Example, Number, Panel, Prediction, PretextTask, Recipe
 from ..questions import Question, choices
 
 PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
 TILES = 9  # N, in reading order; an order names, for each of the nine places, the tile that lies there
 ORDERS = 4  # M, the orders in which a photo in training is asked about
-MEAN, SPREAD = 0.45, 0.27  # what the encoder takes off and divides by; tiles come to it standardised already
 
 
 @functools.lru_cache(maxsize=8)

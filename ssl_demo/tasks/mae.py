@@ -20,10 +20,8 @@ from torch import Tensor, nn
 from .. import drawing
 from ..baselines import smooth_interpolation
 from ..masks import rank_places
-from ..nets import init_transformer, milliseconds, patchify, sincos_positions, transformer, unpatchify
+from ..nets import MEAN, SPREAD, init_transformer, milliseconds, patchify, sincos_positions, transformer, unpatchify
 from ..pretext import Card, Control, Example, Number, Panel, Prediction, PretextTask, Recipe
-
-MEAN, SPREAD = 0.45, 0.27  # of photos' pixels, roughly: the network works on standardised pixels
 
 
 class MaskedAutoencoder(nn.Module):

@@ -79,7 +79,7 @@ class RelativePatch(PretextTask):
     )
     defaults = {"size": 144, "width": 48, "depths": [2, 2, 2], "patch": 32, "jitter": 2, "hidden": 512, "layers": 2}
     recipe = Recipe(batch=96, optimizer="muon", lr=6e-3, crop=(0.8, 1.0), color=0.2)
-    quick = {"batch": 8}
+    quick = {"batch": 8}  # of a few photos: more steps in a minute, not more patches
     knobs = (Control("jitter", "Patches moved by", "slider", 2, "Pixels, so that no line runs on.", maximum=7),)
 
     def input_size(self, centre: str = "", **controls) -> int:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from .. import drawing
 from ..lab import lab_to_rgb, rgb_to_lab
 from ..masks import j_and_f
-from ..nets import ResidualEncoder
+from ..nets import MEAN, SPREAD, ResidualEncoder
 from ..pointers import carry, k_means
 from ..pretext import Card, Control, Example, Number, Panel, Prediction, PretextTask, Recipe
 from ..progress import steps
@@ -50,7 +50,7 @@ class PointerNet(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Grey frames (N, 1, H, W) to (N, D, h, w)."""
-        near = self.encoder.stages[: self.fine_blocks](self.encoder.stem((frames - 0.45) / 0.27))
+        near = self.encoder.stages[: self.fine_blocks](self.encoder.stem((frames - MEAN) / SPREAD))
         far = self.coarse(self.encoder.stages[self.fine_blocks :](near))
         both = self.fine(near) + F.interpolate(far, size=near.shape[-2:], mode="bilinear", align_corners=False)
         return F.normalize(both.float(), dim=1)
