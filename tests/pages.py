@@ -68,7 +68,7 @@ def begin(page, task):
     link, photo = f"?task={task}&photo={EXAMPLES[0].name}", page.input_value("#photo-name :is(input, textarea)")
     as_at_first = f"#{task}-story .story[data-link='{link}']"
     seed = page.input_value(f"#{task}-seed input")
-    there = page.locator("#photo img").count() and page.locator(as_at_first).count()
+    there = page.locator("#photo img:visible").count() and page.locator(as_at_first).count()
     if (photo, seed) != (EXAMPLES[0].name, "0") or not there:
         page.evaluate("""link => {
             const task = new URLSearchParams(link.split('#')[0]).get('task');
@@ -77,7 +77,7 @@ def begin(page, task):
             box.dispatchEvent(new Event('input', {bubbles: true}));
         }""", f"{link}#test{next(_asked)}")
         page.wait_for_function("name => document.querySelector('#photo-name :is(input, textarea)').value === name"
-                               " && document.querySelector('#photo img')", arg=EXAMPLES[0].name)
+                               " && document.querySelector('#photo img:not(.hide)')", arg=EXAMPLES[0].name)
     page.wait_for_selector(as_at_first)
     page.wait_for_function("box => document.querySelector(box).value === '0'", arg=f"#{task}-seed input")
     page.evaluate("window.scrollTo(0, 0)")
