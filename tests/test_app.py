@@ -48,3 +48,20 @@ def test_what_is_said_without_a_queue_goes_with_the_answer():
     client = TestClient(app)
     said = [client.post(f"/gradio_api/run/{name}", json={"data": []}).headers.get("x-said") for name in ("answer", "quiet")]
     assert "%26lt%3Bb%26gt%3B" in said[0] and said[1] is None
+
+
+def test_no_event_changes_what_much_lies_in():
+    """Gradio's page copies the settings of all that lies in an event's outputs whenever any event begins or ends."""
+    import app
+
+    config, inside = app.demo.config, {}
+
+    def count(node: dict) -> int:
+        children = node.get("children") or []
+        inside[node.get("id")] = len(children) + sum(map(count, children))
+        return inside[node.get("id")]
+
+    assert count(config["layout"]) > 300
+    at_start = [event["outputs"] for event in config["dependencies"] if any(kind == "load" for _, kind in event["targets"])]
+    assert at_start and max(map(len, at_start)) <= 3
+    assert max(inside[one] for event in config["dependencies"] for one in event["outputs"]) <= 8

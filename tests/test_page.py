@@ -53,6 +53,15 @@ def test_a_new_photo_goes_through_all_methods_and_a_card_opens_its_tab_on_it(pag
     assert np.corrcoef(shown.ravel(), expected.ravel())[0, 1] > 0.5 and page.errors == []
 
 
+def test_the_first_card_of_a_visit_opens_its_own_tab(page, url):
+    page.goto(url)
+    page.click("[data-opens=rotation]")
+    page.wait_for_selector("#tab-rotation-button", state="visible")
+    page.wait_for_timeout(1500)  # the tabs, as they come to the page, choose another one
+    assert page.get_attribute("#tab-rotation-button", "aria-selected") == "true"
+    assert page.locator("#rotation-story .story img").first.is_visible()
+
+
 @pytest.fixture(scope="module", params=TASKS)
 def task(visit, request):
     """Every task in turn, its tab open for all tests that look at it: to open one costs a second."""

@@ -1,9 +1,9 @@
 """What an address opens, and what stands in it: a method's state, a room, or a lecture that moves from state to state."""
 
 import html
+import itertools
 import json
-from collections.abc import Iterator
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import gradio as gr
 
@@ -17,9 +17,7 @@ from .task_tab import QUICK
 # Through the queue, which carries toasts; of several moves in quick succession only the last one counts.
 MOVE = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "news", "concurrency_limit": 4,
         "trigger_mode": "always_last"}
-MOVES = {**MOVE, "concurrency_id": "moves", "concurrency_limit": 1}  # one after the other: the last one asked is shown last
 ROOM = "room"
-AGAIN = "#again"  # follows the link of a room that is open already: no tab will be chosen, so it is told to answer
 IDEA = say("Hide something in a photo, predict it back, keep the encoder.")
 LARGE = f'aria-label="{say("Large type")}" title="{say("For the back row")}"'
 HEADER = f"""<header><h1>{say("Learning without labels")}</h1><p>{IDEA}</p>
@@ -38,8 +36,17 @@ class Address:
         # The link of the state that a lecture moves to: a box for every task, since what an event may change costs the browser
         # time even where it does not, and there are ninety controls; and one for the rooms.
         self.asked = {name: gr.Textbox(visible="hidden", elem_id=f"asked-{name}") for name in (ROOM, *all_tasks())}
+        self._count = itertools.count()
         self.photo = gr.Textbox(EXAMPLES[0].name, visible="hidden", elem_id="photo-name")  # the example's that is shown, if any
         self.photo.change(None, self.photo, None, js="(name) => { window.place?.photo(name); }", api_visibility="private")
+        # The tab to open, by name, and a number that makes each time a change. The browser opens it: were the tabs an output of
+        # an event, Gradio's page would copy the settings of all that lies in them, at every change of any event's state.
+        self.goes = gr.Textbox(visible="hidden", elem_id="goes")
+        # What tells the browser that what is open must answer anew, and by what it asks that: a box for every tab, for the same.
+        self.hears = gr.Textbox(visible="hidden", elem_id="hears")
+        self.hears.change(None, None, None, js="() => { window.place?.again(); }", api_visibility="private")
+        self.again = {name: gr.Textbox(visible="hidden", elem_id=f"again-{name}") for name in (*links.ROOMS, *all_tasks())}
+        self.goes.change(None, self.goes, None, js="(to) => { window.place?.open(to.split(' ')[0]); }", api_visibility="private")
 
     def dialog(self) -> None:
         """Where a teacher makes a lecture of links, and finds those that the host keeps."""
@@ -57,80 +64,71 @@ class Address:
         """The script for a room that was opened: tells the name of what is open, and writes it into the address."""
         return f"() => {{ window.place?.room('{room}'); return '{room}'; }}"
 
-    def listen(self, demo: gr.Blocks, doors: gr.Tabs, bar: gr.Tabs, methods: str, parts: dict, rooms: dict) -> None:
-        """Connects the page: opening an address, and moving in a lecture. `methods`: the id of the room of the methods' tabs."""
-        tabs, current, photo, moving = parts["tabs"], parts["current"], parts["photo"], parts["moving"]
+    def listen(self, demo: gr.Blocks, parts: dict, rooms: dict) -> None:
+        """Connects the page: opening an address, and moving in a lecture."""
+        tabs, photo, moving = parts["tabs"], parts["photo"], parts["moving"]
 
         def lead(place: links.Place, request: gr.Request) -> dict:
             """What a place changes on the page. Controls that it does not name go back to where they stood at first."""
             name = place.photo or EXAMPLES[0].name
             picture = next(example.image for example in EXAMPLES if example.name == name)
-            changes = {photo: picture, moving: picture, parts["upload"]: picture, self.photo: name}
+            changes = {photo: picture, moving: picture, parts["upload"]: picture, self.photo: name,
+                       **self.opens(place.room or place.task)}
             if place.room:
                 settings = getattr(rooms[place.room], "settings", {})
                 values = {component: place.controls.get(name, component.value) for name, component in settings.items()}
-                return {**changes, **values, doors: gr.Tabs(selected=place.room), current: place.room}
+                return {**changes, **values}
             tab = tabs[place.task]
             controls = {component: place.controls.get(name, component.value) for name, component in tab.controls.items()}
-            changes |= {doors: gr.Tabs(selected=methods), bar: gr.Tabs(selected=place.task), current: place.task,
-                        tab.seed: place.seed, tab.network: place.network or tab.network.value, **controls}
+            changes |= {tab.seed: place.seed, tab.network: place.network or tab.network.value, **controls}
             if not tab.is_long:
                 values = {component: component.value for component in tab.inputs} | changes
                 changes[tab.story] = tab.bring(request, picture, *(values[component] for component in tab.inputs))
             return changes
 
-        def follow_address(request: gr.Request) -> dict:
-            """What stands in the address, on the page. What leads nowhere is named, and the page opens as ever."""
-            parameters, footer = dict(request.query_params), {self.lecture: "<i></i>"}
+        def follow_address(request: gr.Request) -> str:
+            """What stands in the address: a lecture, or a state to move to. What leads nowhere is named, and the page opens as
+            ever.
+            """
+            parameters = dict(request.query_params)
             try:
                 if "lecture" in parameters:
                     value = parameters["lecture"]
                     states = lectures.open_lecture(value)
                     at = parameters.get("at", "1")
                     at = min(max(int(at) if at.isascii() and at.isdigit() and len(at) < 9 else 1, 1), len(states)) - 1
-                    footer[self.lecture] = lecture_html(value, states, at)
-                    parameters = dict(parse_qsl(states[at].link[1:], keep_blank_values=True))
-                place = links.read(parameters)
+                    return lecture_html(value, states, at)
+                if links.read(parameters):
+                    return f'<i data-link="{html.escape("?" + urlencode(parameters))}"></i>'
             except ValueError as error:
                 toasts.warn(error)
-                place = None
-            return {**footer, **(lead(place, request) if place else {current: gr.skip()})}
+            return "<i></i>"
 
         def move(request: gr.Request, asked: str) -> dict:
-            """The state that a lecture moves to. Its link was checked when the lecture was opened."""
+            """The state that an address, or a lecture, leads to."""
             query = asked.partition("#")[0].partition("?")[2]
             try:
                 place = links.read(dict(parse_qsl(query, keep_blank_values=True)))
             except ValueError as error:
                 toasts.warn(error)
                 place = None
-            return lead(place, request) if place else {current: gr.skip()}
+            return lead(place, request) if place else self.opens("")
 
-        def fill(request: gr.Request, values: dict) -> Iterator[dict]:
-            """A room that was open already, on another photo."""
-            room = rooms.get(values[current]) if AGAIN in values[self.asked[ROOM]] else None
-            if room is None:
-                yield {current: gr.skip()}
-                return
-            given = [values[photo], *(values[component] for component in room.inputs)]
-            for answer in room.answer(request, *given) if room.is_long else [room.answer(*given)]:
-                yield dict(zip(room.shown, answer, strict=True))
-
-        everywhere = [self.photo, doors, bar, current, photo, moving, parts["upload"]]
-        settings = [one for room in rooms.values() for one in getattr(room, "settings", {}).values()]
-        knobs = [component for tab in tabs.values() for component in (tab.seed, tab.network, *tab.controls.values())]
-        pages = [self.lecture, *everywhere, *settings, *knobs,
-                 *(tab.story for tab in tabs.values())]  # fmt: skip
-        opened = demo.load(follow_address, None, pages, **MOVE)
+        everywhere = [self.photo, self.goes, photo, moving, parts["upload"]]
+        demo.load(follow_address, None, self.lecture, **MOVE)
         for name, tab in tabs.items():
             changed = [tab.seed, tab.network, *tab.controls.values(), tab.story]
-            moved = self.asked[name].change(move, self.asked[name], [*everywhere, *changed], **MOVES)
-            if tab.is_long:
-                tab.follow(opened, current, moving)
-                tab.follow(moved, current, moving)
-        moved = self.asked[ROOM].change(move, self.asked[ROOM], [*everywhere, *settings], **MOVES)
-        moved.then(fill, {self.asked[ROOM], current, photo, *(one for room in rooms.values() for one in room.inputs)},
-                   [current, *(one for room in rooms.values() for one in room.shown)], **MOVE)
+            self.asked[name].change(move, self.asked[name], [*everywhere, *changed], **MOVE)
+        settings = [one for room in rooms.values() for one in getattr(room, "settings", {}).values()]
+        self.asked[ROOM].change(move, self.asked[ROOM], [*everywhere, *settings], **MOVE)
+
+    def opens(self, name: str) -> dict:
+        """What makes the browser open a tab, or go on where an answer opens none."""
+        return {self.goes: f"{name} {next(self._count)}"}
+
+    def tells(self) -> dict:
+        """What makes the browser ask what is open for a new answer."""
+        return {self.hears: str(next(self._count))}
 
     def of(self, picture) -> dict:
         """What a new photo changes here: an example's name stands in the address, an own photo never does."""

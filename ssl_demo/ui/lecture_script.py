@@ -2,12 +2,16 @@
 there; other scripts of the page speak to it by `window.place`."""
 
 from ..texts import in_script, language
+from .links import OPEN_METHOD
 
-SCRIPT = f"document.documentElement.lang = {language()!r};" + in_script(r"""
+PATIENCE = 10_000  # milliseconds after which an answer is waited for no longer
+SCRIPT = f"""document.documentElement.lang = {language()!r};
+const patience = {PATIENCE}, openMethod = {OPEN_METHOD};
+""" + in_script(r"""
 const root = document.documentElement;
 const settings = {};  // of a room, as part of an address
 const parameters = () => new URLSearchParams(location.search);
-let lecture = null, kept = null, isOpen = false, photo = '', room = '', asked = 0;
+let lecture = null, kept = null, isOpen = false, photo = '', room = '', asked = 0, asking = 0, next = null;
 
 // Large type lasts for the visit; a lecture has it anyway.
 const type = {
@@ -22,6 +26,12 @@ const type = {
 };
 if (parameters().has('type')) type.wanted = parameters().get('type') === 'large';
 
+const fill = (box, value) => {  // as if typed
+  const field = document.querySelector(`${box} :is(input, textarea)`);
+  field.value = value;
+  field.dispatchEvent(new Event('input', {bubbles: true}));
+};
+const isSelected = (tab) => document.querySelector(`#${tab}-button`)?.getAttribute('aria-selected') === 'true';
 const write = (query) => {
   if (!lecture && location.search !== query) history.replaceState(null, '', query || location.pathname);
 };
@@ -35,6 +45,14 @@ window.place = {
   room(name) { room = name; if (isOpen) write(roomQuery()); },
   settings(name, query) { settings[name] = query; if (room === name && isOpen) write(roomQuery()); },
   photo(name) { photo = name; if (room && isOpen) write(roomQuery()); },
+  open(name) {  // the state that was asked for is there
+    asking = clearTimeout(asking);
+    if (next) return ask(next);
+    if (isSelected(`room-${name}`) || (isSelected('room-methods') && isSelected(`tab-${name}`))) window.place.again(name);
+    else if (document.querySelector(`#room-${name}-button`)) document.querySelector(`#room-${name}-button`).click();
+    else if (name) openMethod(name);
+  },
+  again(name) { fill(`#again-${name || document.querySelector('#current :is(input, textarea)').value}`, ++asked); },
 };
 
 const draw = () => {
@@ -46,14 +64,15 @@ const draw = () => {
   foot.querySelector('[data-move="1"]').disabled = lecture.at === lecture.states.length - 1;
 };
 const address = (at) => `?${new URLSearchParams({lecture: kept.name, ...(at ? {at: at + 1} : {})})}`;
-const roomOf = (link) => new URLSearchParams(link).get('room');
-const ask = (link, from) => {  // the server's answer changes what differs; nothing is loaded anew
-  const query = new URLSearchParams(link), name = query.get('task') || 'room';
-  const box = document.querySelector(`#asked-${name} :is(input, textarea)`);
+// The server's answer changes what differs; nothing is loaded anew. One after the other, and of several only the last one.
+const ask = (link) => {
+  if (asking) { next = link; return; }
+  next = null;
+  asking = setTimeout(() => window.place.open(''), patience);
+  const query = new URLSearchParams(link);
   if (query.get('task')) window.openMethod = query.get('task');
   room = query.get('room') || '';
-  box.value = link + (room && roomOf(from) === room ? '#again' : '#') + ++asked;  // never twice the same: each is a change
-  box.dispatchEvent(new Event('input', {bubbles: true}));
+  fill(`#asked-${query.get('task') || 'room'}`, `${link}#${++asked}`);  // never twice the same: each is a change
 };
 const enter = (at) => {
   lecture = {...kept, at};
@@ -63,11 +82,10 @@ const enter = (at) => {
 };
 const move = (at, isNew = true) => {
   if (at < 0 || at >= lecture.states.length || at === lecture.at) return;
-  const from = lecture.states[lecture.at][1];
   lecture.at = at;
   draw();
   if (isNew) history.pushState(null, '', address(at));
-  ask(lecture.states[at][1], from);
+  ask(lecture.states[at][1]);
   window.scrollTo(0, 0);
 };
 const leave = (isNew = true) => {
@@ -81,10 +99,10 @@ window.addEventListener('popstate', () => {
   const at = Number(parameters().get('at') || 1) - 1;
   if (kept && parameters().get('lecture') === kept.name) {
     if (lecture) move(at, false);
-    else { enter(at); ask(kept.states[at][1], ''); }
+    else { enter(at); ask(kept.states[at][1]); }
   } else if (lecture) {
     leave(false);
-    ask(location.search, '');
+    ask(location.search);
   }
 });
 
@@ -93,10 +111,14 @@ const hear = () => {
   if (isOpen || !element.querySelector('.lecture-foot, i')) return;
   isOpen = true;
   const foot = element.querySelector('.lecture-foot');
-  if (!foot) return leave(false);
+  if (!foot) {
+    leave(false);
+    if (element.querySelector('i').dataset.link) ask(element.querySelector('i').dataset.link);
+    return;
+  }
   kept = {name: foot.dataset.name, states: JSON.parse(foot.dataset.states)};
-  room = roomOf(kept.states[Number(foot.dataset.at)][1]) || '';
   enter(Number(foot.dataset.at));
+  ask(kept.states[lecture.at][1]);
 };
 new MutationObserver(hear).observe(element, {childList: true, subtree: true});
 if (parameters().has('lecture')) { lecture = {at: 0, states: [['', '']]}; root.classList.add('lecture'); }
@@ -105,6 +127,9 @@ room = parameters().get('room') || (parameters().has('task') ? '' : 'overview');
 type.show();
 hear();
 
+for (const kind of ['pointerdown', 'keydown']) document.addEventListener(kind, (event) => {  // a person chooses a tab
+  if (event.target.closest('[role=tab]')) window.wanted = '';
+}, true);
 document.addEventListener('click', (event) => {
   if (event.target.closest('#large-type')) { type.wanted = !type.wanted; type.show(); }
   const copy = event.target.closest('.copy-lecture');

@@ -93,15 +93,20 @@ def settings_of(room: str, parameters: Mapping[str, str]) -> dict[str, Any]:
 
 
 # Opens a method's tab as a visitor would, so that all that listens to it hears of it. The tabs of methods come to the page when
-# their room is first opened, and then begin with one of their own choice: hence several tries.
+# their room is first opened, and then begin with one of their own choice, which nobody need see: hence several tries, until a
+# person, or something else, chooses a tab.
 OPEN_METHOD = """(name) => {
-  window.openMethod = name;
+  const root = document.documentElement;
+  window.openMethod = window.wanted = name;
+  root.classList.add('opening');
   document.querySelector('#room-methods-button').click();
-  const open = (tries, stood) => {  // until it stands, or something else is asked for
+  const open = (tries, stood) => {
     const tab = document.querySelector(`#tab-${name}-button`), stands = tab?.getAttribute('aria-selected') === 'true';
-    if (window.openMethod !== name || (stands && stood)) return;
+    const isOver = window.wanted !== name || (stands && stood) || !tries;
+    if (stands || isOver) root.classList.remove('opening');
+    if (isOver) return;
     if (tab && !stands) tab.click();
-    if (tries) setTimeout(open, 60, tries - 1, stands);
+    setTimeout(open, 60, tries - 1, stands);
   };
-  open(8, false);
+  open(20, false);
 }"""

@@ -88,12 +88,12 @@ def build(run=run) -> gr.Blocks:
                 gr.HTML(f"<p class='note'>{kept}</p>")
                 address.dialog()
             with (gr.Column(scale=1, min_width=320),
-                  gr.Tabs(elem_id="rooms", selected=OverviewRoom.name, overflow_behavior="wrap") as doors):
+                  gr.Tabs(elem_id="rooms", selected=OverviewRoom.name, overflow_behavior="wrap")):
                 tabs, rooms, opened = {}, {}, {}
                 with gr.Tab(say(OverviewRoom.title), id=OverviewRoom.name, elem_id="room-overview") as opened[OverviewRoom.name]:
                     rooms[OverviewRoom.name] = OverviewRoom(run, moving, company, first)
                 with gr.Tab(say("Methods"), id=METHODS, elem_id="room-methods") as opened[METHODS]:
-                    with gr.Tabs(elem_id="tasks", selected=opening, overflow_behavior="wrap") as bar:
+                    with gr.Tabs(elem_id="tasks", selected=opening, overflow_behavior="wrap"):
                         for name, task in tasks.items():
                             # The style sheet shows the box for clips, and that for other photos, beside such tabs only.
                             kind = [f"takes-{task.card.input}"] + ["takes-company"] * bool(task.card.company)
@@ -108,24 +108,10 @@ def build(run=run) -> gr.Blocks:
         for room in rooms.values():
             if hasattr(room, "listen"):
                 room.listen(**{name: parts[name] for name in inspect.signature(room.listen).parameters})
-        asked = [*tabs.values(), *rooms.values()]
-        everything = {photo, moving, current, company, own, *(component for one in asked for component in one.inputs)}
-        stories = [*(tab.story for tab in tabs.values()), *(output for room in rooms.values() for output in room.shown)]
-
-        def answer(values: dict, picture: Image.Image) -> dict:
-            """What the open tab or room makes of a picture. Others answer when they are opened, and what is long after this."""
-            one = rooms.get(values[current]) or tabs.get(values[current], tabs[opening])
-            if one.is_long:
-                return {}
-            given = one.answer(picture, *(values[component] for component in one.inputs))
-            return dict(zip(one.shown, given, strict=True)) if one in rooms.values() else {one.story: given}
-
         def tell(values: dict, picture: Image.Image) -> dict:
-            """What a new photo changes."""
-            changes = {upload: picture, photo: picture, **address.of(picture)}
-            if not isinstance(values[moving], Clip):
-                changes[moving] = picture
-            return changes | answer(values, picture)
+            """What a new photo changes. What is open then answers; the others do when they are opened."""
+            changes = {upload: picture, photo: picture, **address.of(picture), **address.tells()}
+            return changes if isinstance(values[moving], Clip) else {**changes, moving: picture}
 
         def take(values: dict):
             """A new photo, in its box, in the session and in the open tab; a bad file is named, and the one before stays."""
@@ -140,20 +126,20 @@ def build(run=run) -> gr.Blocks:
 
         # Not preprocessed: a file that cannot be read must reach `take`, which knows the photo to go back to. And every one of
         # several in quick succession is taken: by default a photo that comes while another is on its way would be dropped.
-        news = [upload, photo, moving, address.photo, *stories]
-        taken = upload.input(take, {upload, *everything}, news, preprocess=False, **NEWS)
+        news = [upload, photo, moving, address.photo, address.hears]
+        upload.input(take, {upload, photo, moving}, news, preprocess=False, **NEWS)
 
         def pick(values: dict, event: gr.EventData) -> dict:
             index = event._data.get("index")
             return tell(values, EXAMPLES[index].image if index in range(len(EXAMPLES)) else values[photo])
 
-        picked = examples.select(pick, everything, news, **QUICK)
+        examples.select(pick, {photo, moving}, news, **QUICK)
 
         def take_clip(values: dict) -> dict:
             """A new clip for the tasks on clips; without one, the photo. A bad file is named, and the one before stays."""
             payload = values[clip] and FileData(**values[clip])
             if payload is None:
-                return {moving: values[photo]}
+                return {moving: values[photo], **address.tells()}
             if not clip.is_new(payload):
                 return gr.skip()
             try:
@@ -161,62 +147,37 @@ def build(run=run) -> gr.Blocks:
             except ValueError as error:
                 toasts.warn(error)
                 frames = values[moving]
-            return {clip: frames if isinstance(frames, Clip) else None, moving: frames}
+            return {clip: frames if isinstance(frames, Clip) else None, moving: frames, **address.tells()}
 
         most = max(task.card.company for task in tasks.values())
 
         def take_company(values: dict, clear: bool = False) -> dict:
             """More photos to compare with, or none any more: the open tab answers again."""
             photos = [] if clear else add.join(values[add], values[company], most)
-            changes = {company: photos, joined: company_html(photos), add: None}
-            return changes | answer({**values, company: photos}, values[photo])
+            return {company: photos, joined: company_html(photos), add: None, **address.tells()}
 
-        shown = [company, joined, add, *stories]
-        add.upload(take_company, {add, *everything}, shown, preprocess=False, **NEWS)
-        alone.click(functools.partial(take_company, clear=True), {add, *everything}, shown, preprocess=False, **QUICK)
+        shown = [company, joined, add, address.hears]
+        add.upload(take_company, {add, company}, shown, preprocess=False, **NEWS)
+        alone.click(functools.partial(take_company, clear=True), {add, company}, shown, preprocess=False, **QUICK)
 
-        brought = gr.on([clip.input, clip.stop_recording], take_clip, {clip, photo, moving}, [clip, moving], preprocess=False,
-                        **NEWS)
-        back = opened[METHODS].select(None, None, current, js=f"() => window.openMethod || '{opening}'", api_visibility="private")
-
-        def come_back(request: gr.Request, values: dict) -> dict:
-            """The tab that was open when the room of methods was left, or that a lecture leads to."""
-            tab = tabs.get(values[current], tabs[opening])
-            if tab.is_long:
-                return {}
-            return {tab.story: tab.opened(request, values[photo], *(values[component] for component in tab.inputs))}
-
-        back.then(come_back, everything, [tab.story for tab in tabs.values() if not tab.is_long], **QUICK)
+        gr.on([clip.input, clip.stop_recording], take_clip, {clip, photo, moving}, [clip, moving, address.hears],
+              preprocess=False, **NEWS)
+        # The tab that was open when the room of methods was left, or that a lecture leads to.
+        back = f"() => {{ const name = window.openMethod || '{opening}'; window.place?.again(name); return name; }}"
+        opened[METHODS].select(None, None, current, js=back, api_visibility="private")
         for name, room in rooms.items():
             opened[name].select(None, None, current, js=address.opened(name), api_visibility="private")
-            opened[name].select(room.answer, [photo, *room.inputs], room.shown, **(SEVERAL if room.is_long else QUICK))
-            if room.is_long:
-                for event in (taken, picked, brought):
-                    event.then(follow(room), [current, photo, *room.inputs], room.shown, **SEVERAL)
+            gr.on([opened[name].select, address.again[name].change], room.answer, [photo, *room.inputs], room.shown,
+                  **(SEVERAL if room.is_long else QUICK))
         for name, tab in tabs.items():
             opened[name].select(None, None, current, js=f"() => window.openMethod = '{name}'", api_visibility="private")
-            if not tab.is_long:
-                tab.listen(photo, upload)
-                opened[name].select(tab.opened, [photo, *tab.inputs], tab.story, **QUICK)
-                continue
-            tab.listen(moving, clip)
-            opened[name].select(tab.answer_slowly, [moving, *tab.inputs], tab.shown, **LONG)
-            for event in (taken, picked, brought, back):
-                tab.follow(event, current, moving)
+            seen = moving if tab.is_long else photo
+            tab.listen(seen, clip if tab.is_long else upload)
+            answer, shown, how = (tab.answer_slowly, tab.shown, LONG) if tab.is_long else (tab.opened, tab.story, QUICK)
+            gr.on([opened[name].select, address.again[name].change], answer, [seen, *tab.inputs], shown, **how)
 
-        address.listen(demo, doors, bar, METHODS, parts, rooms)
+        address.listen(demo, parts, rooms)
     return demo
-
-
-def follow(room):
-    """What answers with a long room after something new was brought, where it is the open one."""
-    def answer(request: gr.Request, open_now: str, photo, *values):
-        if open_now == room.name:
-            yield from room.answer(request, photo, *values)
-        else:
-            yield [gr.skip() for _ in room.shown]  # or they would be emptied
-
-    return answer
 
 
 def thumbnails() -> str:

@@ -225,16 +225,6 @@ class TaskTab:
             api_name=self.name, api_description=self.task.card.idea, concurrency_id="model",
         )
 
-    def follow(self, event, current: gr.Textbox, photo: gr.State) -> None:
-        """Answers after `event` (a new photo, a new clip) where this tab is the open one."""
-        def answer(request: gr.Request, open_now, photo, *values):
-            if open_now == self.name:
-                yield from self.answer_slowly(request, photo, *values)
-            else:
-                yield [gr.skip() for _ in self.shown]  # or they would be emptied
-
-        event.then(answer, [current, photo, *self.inputs], self.shown, **LONG)
-
     def endpoint(self) -> Callable:
         """What the API calls: the file, the seed, the network, and the controls by name; to panels and numbers."""
         def call(file, seed, network, *values):
