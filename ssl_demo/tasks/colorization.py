@@ -9,7 +9,7 @@ screen can show; a distribution over them may have many peaks. Most pixels in ph
 rare its colour is (half of the way, lambda = 0.5). The picture shows the annealed mean: the mean of the distribution,
 sharpened by a temperature. The weights can be undone, whole or in part: the network's distribution is the true one times the
 weights, up to a factor, so dividing them out again gives back how often each colour is met. That is exact for a network that
-learned perfectly. What it is unsure of, so small a network would paint too boldly: its answers stand for lambda = 0.7
+learned perfectly. What it is unsure of, so small a network would paint too boldly: its answers stand for lambda = 0.8
 (`answer_uniform`), a little of the weights divided out (`benchmarks/color_answers.py` prints what each lambda scores).
 
 The score. The share of pixels whose colour is less than so far off, averaged over thresholds from 0 to 150. All grey has 0.90
@@ -81,7 +81,7 @@ class Colorization(PretextTask):
         Control("pixel", "Pixel", "point", "", "Click the photo to ask about another place."),
     )
     defaults = {"size": 96, "width": 48, "depths": [2, 2, 2], "decoder_width": 96, "rebalance": True, "uniform": 0.5,
-                "answer_uniform": 0.7}
+                "answer_uniform": 0.8}
     recipe = Recipe(batch=32, optimizer="muon", lr=4e-3, crop=(0.4, 1.0))
     knobs = (Control("rebalance", "Rare colours count more", "toggle", True, "Off: paler."),)
 

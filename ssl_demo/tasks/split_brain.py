@@ -83,7 +83,7 @@ class SplitBrainAutoencoder(PretextTask):
         Control("pixel", "Pixel", "point", "", "Click a picture to ask about another place."),
     )
     defaults = {"size": 96, "width": 32, "depths": [2, 2, 2], "decoder_width": 64, "levels": 50, "uniform": 0.5,
-                "answer_uniform": 0.7, "autoencoder": False}
+                "answer_uniform": 0.8, "autoencoder": False}
     recipe = Recipe(batch=32, optimizer="muon", lr=4e-3, crop=(0.4, 1.0))
     knobs = (Control("autoencoder", "Both halves see all", "toggle", False, "On: it may copy."),)
 
