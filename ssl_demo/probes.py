@@ -116,10 +116,12 @@ def _choose(features: np.ndarray, labels: np.ndarray, seed: int) -> float:
 def _fit(features: np.ndarray, labels: np.ndarray, strength: float, start=None):
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     model = LogisticRegression(C=strength, max_iter=300, tol=1e-3, warm_start=start is not None)
     if start is not None:
         model.classes_, model.coef_, model.intercept_ = start.classes_, start.coef_, start.intercept_
-    with warnings.catch_warnings():  # where classes can be told apart without error, it would go on for ever
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    # On matrices as small as these, several threads spend their time waiting for each other.
+    with warnings.catch_warnings(), threadpool_limits(1, "blas"):
+        warnings.simplefilter("ignore", ConvergenceWarning)  # where classes can be told apart, it would go on for ever
         return model.fit(features, labels)

@@ -152,6 +152,24 @@ def test_linear_with_a_photo_or_two_a_class(count):
     assert probes.accuracy(shares, labels) == 1 and (strength == probes.UNCHOSEN or count > 3)
 
 
+def test_linear_needs_one_thread(monkeypatch):
+    """With two it took fifteen times as long on two cores."""
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    plain, threads = LogisticRegression.fit, []
+
+    def fit(self, *args):
+        threads.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return plain(self, *args)
+
+    monkeypatch.setattr(LogisticRegression, "fit", fit)
+    rng = np.random.default_rng(0)
+    with threadpool_limits(2, "blas"):
+        probes.linear(torch.from_numpy(rng.normal(size=(40, 8))), np.arange(40) % 2, torch.zeros(3, 8), 2)
+    assert threads and set(threads) == {1}
+
+
 def test_linear_bears_features_that_never_vary():
     train, labels = blobs(30)
     train[:, 0] = 3.0
