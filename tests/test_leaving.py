@@ -19,7 +19,7 @@ SIZE = (413, 307)  # of no other picture here
 
 @pytest.fixture
 def quickly(monkeypatch):
-    monkeypatch.setattr(leaving, "AWAY", 6.0)
+    monkeypatch.setattr(leaving, "AWAY", 3.0)
     monkeypatch.setattr(leaving, "EVERY", 0.5)
 
 
