@@ -175,14 +175,14 @@ def curves(rows: list[dict], protocol: str, of_all: float) -> go.Figure:
 def gaps(rows: list[dict]) -> tuple[int | None, dict[str, tuple[float, float]]]:
     """Labels a class (None: all), and the accuracies (linear, fine-tuned) of the encoders that have both with so many.
 
-    The most labels with which most families are there: the claim is about two of them. Means are over the draws of labels that
+    The most labels with which most encoders are there, for the claim is about their families. Means are over the draws of labels that
     both were measured with: fine-tuning, which takes minutes, may have fewer of them.
     """
     best: tuple[int | None, dict] = (None, {})
     for labels in counts(rows):
         found = {name: _same_draws(linear, tuned) for name in trained(rows)
                  if (linear := find(rows, name, "linear", labels)) and (tuned := find(rows, name, "finetune", labels))}
-        if len(set(map(family, found))) > len(set(map(family, best[1]))):
+        if len(found) > len(best[1]):
             best = labels, found
     return best
 

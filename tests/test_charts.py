@@ -95,6 +95,12 @@ def test_the_sentence_follows_from_the_rows(fill, views, verdict):
     assert "does not show here" in few, "eight test photos tell nothing"
 
 
+def test_gaps_are_of_as_many_encoders_as_can_be():
+    rows = [row(name, protocol, labels, 0.5) for name, labels in ((FILL, 100), (VIEWS, 100), (FILL, None))
+            for protocol in ("linear", "finetune")]
+    assert charts.gaps(rows) == (100, {FILL: (0.5, 0.5), VIEWS: (0.5, 0.5)})
+
+
 def test_gaps_are_of_the_most_labels_that_both_were_measured_with():
     rows = [row(FILL, "linear", accuracy=0.5), *(dict(one, labels_per_class=10) for one in pair(FILL, 0.2, 0.3))]
     assert charts.gaps(rows) == (10, {FILL: (0.2, 0.3)})
