@@ -175,8 +175,8 @@ def curves(rows: list[dict], protocol: str, of_all: float) -> go.Figure:
 def gaps(rows: list[dict]) -> tuple[int | None, dict[str, tuple[float, float]]]:
     """Labels a class (None: all), and the accuracies (linear, fine-tuned) of the encoders that have both with so many.
 
-    The most labels with which most encoders are there, for the claim is about their families. Means are over the draws of labels that
-    both were measured with: fine-tuning, which takes minutes, may have fewer of them.
+    The most labels with which most encoders are there, for the claim is about their families. Means are over the draws of labels
+    that both were measured with: fine-tuning, which takes minutes, may have fewer of them.
     """
     best: tuple[int | None, dict] = (None, {})
     for labels in counts(rows):
