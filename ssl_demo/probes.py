@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import torch
 import torch.nn.functional as F
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # Wu et al. 2018 take the temperature 0.07, Caron et al. 2021 (DINO) 20 neighbours with it
@@ -33,6 +34,7 @@ def knn(train: Tensor, labels: np.ndarray, test: Tensor, classes: int, k: int = 
     return torch.cat(answers)
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # on matrices so small, several threads spend their time waiting
 def linear(train: Tensor, labels: np.ndarray, test: Tensor, classes: int, seed: int = 0,
            strength: float | None = None) -> tuple[Tensor, float]:
     """Logistic regression on standardised features, and the strength (scikit-learn's C) it was made with.
@@ -116,12 +118,10 @@ def _choose(features: np.ndarray, labels: np.ndarray, seed: int) -> float:
 def _fit(features: np.ndarray, labels: np.ndarray, strength: float, start=None):
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
 
     model = LogisticRegression(C=strength, max_iter=300, tol=1e-3, warm_start=start is not None)
     if start is not None:
         model.classes_, model.coef_, model.intercept_ = start.classes_, start.coef_, start.intercept_
-    # On matrices as small as these, several threads spend their time waiting for each other.
-    with warnings.catch_warnings(), threadpool_limits(1, "blas"):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # where classes can be told apart, it would go on for ever
         return model.fit(features, labels)

@@ -36,17 +36,17 @@ class Address:
         # The link of the state that a lecture moves to: a box for every task, since what an event may change costs the browser
         # time even where it does not, and there are ninety controls; and one for the rooms.
         self.asked = {name: gr.Textbox(visible="hidden", elem_id=f"asked-{name}") for name in (ROOM, *all_tasks())}
-        self._count = itertools.count()
         self.photo = gr.Textbox(EXAMPLES[0].name, visible="hidden", elem_id="photo-name")  # the example's that is shown, if any
         self.photo.change(None, self.photo, None, js="(name) => { window.place?.photo(name); }", api_visibility="private")
+        self._count = itertools.count()
         # The tab to open, by name, and a number that makes each time a change. The browser opens it: were the tabs an output of
         # an event, Gradio's page would copy the settings of all that lies in them, at every change of any event's state.
         self.goes = gr.Textbox(visible="hidden", elem_id="goes")
-        # What tells the browser that what is open must answer anew, and by what it asks that: a box for every tab, for the same.
+        self.goes.change(None, self.goes, None, js="(to) => { window.place?.open(to.split(' ')[0]); }", api_visibility="private")
+        # What tells the browser that what is open must answer anew; and a box for every tab, and room, by which it asks for that.
         self.hears = gr.Textbox(visible="hidden", elem_id="hears")
         self.hears.change(None, None, None, js="() => { window.place?.again(); }", api_visibility="private")
         self.again = {name: gr.Textbox(visible="hidden", elem_id=f"again-{name}") for name in (*links.ROOMS, *all_tasks())}
-        self.goes.change(None, self.goes, None, js="(to) => { window.place?.open(to.split(' ')[0]); }", api_visibility="private")
 
     def dialog(self) -> None:
         """Where a teacher makes a lecture of links, and finds those that the host keeps."""
@@ -114,13 +114,13 @@ class Address:
                 place = None
             return lead(place, request) if place else self.opens("")
 
-        everywhere = [self.photo, self.goes, photo, moving, parts["upload"]]
+        everywhere = [self.photo, photo, moving, parts["upload"]]  # and `goes` last: who opens a tab must find all else changed
         demo.load(follow_address, None, self.lecture, **MOVE)
         for name, tab in tabs.items():
             changed = [tab.seed, tab.network, *tab.controls.values(), tab.story]
-            self.asked[name].change(move, self.asked[name], [*everywhere, *changed], **MOVE)
+            self.asked[name].change(move, self.asked[name], [*everywhere, *changed, self.goes], **MOVE)
         settings = [one for room in rooms.values() for one in getattr(room, "settings", {}).values()]
-        self.asked[ROOM].change(move, self.asked[ROOM], [*everywhere, *settings], **MOVE)
+        self.asked[ROOM].change(move, self.asked[ROOM], [*everywhere, *settings, self.goes], **MOVE)
 
     def opens(self, name: str) -> dict:
         """What makes the browser open a tab, or go on where an answer opens none."""

@@ -4,9 +4,8 @@ there; other scripts of the page speak to it by `window.place`."""
 from ..texts import in_script, language
 from .links import OPEN_METHOD
 
-PATIENCE = 10_000  # milliseconds after which an answer is waited for no longer
 SCRIPT = f"""document.documentElement.lang = {language()!r};
-const patience = {PATIENCE}, openMethod = {OPEN_METHOD};
+const openMethod = {OPEN_METHOD};
 """ + in_script(r"""
 const root = document.documentElement;
 const settings = {};  // of a room, as part of an address
@@ -68,7 +67,7 @@ const address = (at) => `?${new URLSearchParams({lecture: kept.name, ...(at ? {a
 const ask = (link) => {
   if (asking) { next = link; return; }
   next = null;
-  asking = setTimeout(() => window.place.open(''), patience);
+  asking = setTimeout(() => window.place.open(''), 10000);  // an answer that is lost must not stop all others
   const query = new URLSearchParams(link);
   if (query.get('task')) window.openMethod = query.get('task');
   room = query.get('room') || '';

@@ -108,6 +108,7 @@ def build(run=run) -> gr.Blocks:
         for room in rooms.values():
             if hasattr(room, "listen"):
                 room.listen(**{name: parts[name] for name in inspect.signature(room.listen).parameters})
+
         def tell(values: dict, picture: Image.Image) -> dict:
             """What a new photo changes. What is open then answers; the others do when they are opened."""
             changes = {upload: picture, photo: picture, **address.of(picture), **address.tells()}
