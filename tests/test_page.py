@@ -146,18 +146,20 @@ def test_photos_to_compare_with_join_and_leave(page, files):
     name = next(name for name, task in all_tasks().items() if task.card.company)
     assert not page.is_visible("#company-add"), "only beside tabs that compare photos"
     open_tab(page, name)
-    before = page.inner_html(f"#{name}-story")
+    story = f"#{name}-story .story"
+    changes = ("([selector, before]) => { const story = document.querySelector(selector);"
+               " return story && story.innerHTML !== before }")
+    before = page.inner_html(story)
     page.set_input_files("#company-side input[type=file]", [str(files / "plain.png"), str(files / "cut.jpg"),
                                                             str(files / "sideways.jpg")])
     assert "cut.jpg" in page.wait_for_selector(".toast-body").inner_text()
     page.wait_for_selector("#company img >> nth=1")
     assert page.locator("#company img").count() == 2
-    changed = page.inner_html(f"#{name}-story")
-    assert changed != before
+    page.wait_for_function(changes, arg=[story, before])  # which may come after the small pictures
+    changed = page.inner_html(story)
     page.click("#company-clear")
     page.wait_for_selector("#company img", state="detached")
-    page.wait_for_function("([selector, before]) => document.querySelector(selector).innerHTML !== before",
-                           arg=[f"#{name}-story", changed])
+    page.wait_for_function(changes, arg=[story, changed])
     assert page.errors == []
 
 
