@@ -55,9 +55,10 @@ def row(path: Path, labels) -> dict:
 def trained(options, settings: str, folder: str) -> Path:
     out = Path(folder) / f"{options.task}.safetensors"
     start = ["--start", options.start] if options.start else []
+    config = ["--config", *settings.split()] if settings else []
     subprocess.run([sys.executable, "-m", "ssl_demo", "train", options.task, "--data", *options.data, "--minutes",
-                    str(options.minutes), "--threads", "1", "--seed", str(options.seed), "--out", out, *start, "--config",
-                    *settings.split()], check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+                    str(options.minutes), "--threads", "1", "--seed", str(options.seed), "--out", out, *start, *config],
+                   check=True, stdout=subprocess.DEVNULL)  # fmt: skip
     return out
 
 
