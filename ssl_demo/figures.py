@@ -91,7 +91,7 @@ def ticks(low: float, high: float, log: bool = False, most: int = 5) -> list[flo
     """At most about `most` round numbers from `low` to `high`: powers of ten, or steps of 1, 2 or 5 times one."""
     if log:
         powers = [10.0**p for p in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)]
-        return powers if len(powers) > 1 else [low, high]
+        return powers[:: 1 + len(powers) // 5] if len(powers) > 1 else [low, high]  # so that their labels do not touch
     rough = (high - low) / max(1, most - 1) or 1.0
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * s for s in (1, 2, 5, 10) if power * s >= rough * 0.999)

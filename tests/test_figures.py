@@ -82,6 +82,7 @@ def test_a_flat_chart_and_one_of_a_single_point_are_drawn():
 def test_ticks_are_round_and_inside():
     assert ticks(0, 10) == [0, 5, 10] or len(ticks(0, 10)) >= 4
     assert ticks(1, 1000, log=True) == [1, 10, 100, 1000]
+    assert ticks(1, 14_000, log=True) == [1, 100, 10_000], "five labels would touch in the page's small charts"
     assert ticks(3, 7, log=True) == [3, 7], "less than a decade: its ends"
     for low, high in ((0, 1), (-3.2, 4.1), (0.0007, 0.0019), (5, 5000)):
         marks = ticks(low, high)
