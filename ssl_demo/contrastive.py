@@ -70,6 +70,29 @@ def collapse_alarm(spread: float) -> str:
     return f"collapse: all photos get nearly the same features (spread {spread:.3f}, 1 is even)" if spread < COLLAPSED else ""
 
 
+def entropy(shares: Tensor) -> Tensor:
+    """Of distributions (..., K), in nats: 0 where one takes all, log K where all get the same."""
+    return torch.special.entr(shares).sum(dim=-1)
+
+
+def overlap(one: Tensor, other: Tensor) -> Tensor:
+    """What distributions (A, K) and (B, K) have in common, (A, B): 1 where two are the same (Bhattacharyya's coefficient)."""
+    return (one.sqrt() @ other.sqrt().T).clamp(0, 1)
+
+
+def shared_out(logits: Tensor, rounds: int) -> Tensor:
+    """Distributions (..., K) from logits, like their softmax but such that over the batch every one of K gets about the same.
+
+    Sinkhorn-Knopp's iteration, as SwAV (Caron et al. 2020, section 3.1) and DINOv2 (Oquab et al. 2023, section 4) have it.
+    Without rounds it is the softmax.
+    """
+    shares = logits.double().softmax(dim=-1).flatten(0, -2)  # (N, K), of which what nobody wants may be very little
+    for _ in range(rounds):
+        shares = shares / shares.sum(dim=0)
+        shares = shares / shares.sum(dim=1, keepdim=True)
+    return shares.to(logits.dtype).view_as(logits)
+
+
 @torch.no_grad()
 def follow(follower: nn.Module, leader: nn.Module, momentum: float) -> None:
     """follower = momentum * follower + (1 - momentum) * leader: MoCo's key encoder (He et al. 2019, eq. 2), DINO's teacher.

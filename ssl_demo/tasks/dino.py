@@ -11,9 +11,10 @@ get the same: so a lower temperature makes the teacher's answers sharper. Crops 
 The loss. $$L = -\sum_{u \neq v} \mathrm{softmax}((t_u - c) / \tau_t) \cdot \log \mathrm{softmax}(s_v / \tau_s)$$ over large crops
 $u$ and all crops $v$: $t$ and $s$ are the teacher's and student's answers, $c$ the centre.
 
-Where we differ from the paper. A transformer of 1 million parameters on crops of 48 and 24 px, not of 22 million on 224 and 96;
-patches of 8 px that come from a small residual network, since patches cut out at once take longer to learn (Xiao et al. 2021);
-1024 prototypes of length 1 instead of 65 536; a teacher that follows faster, as the training is short; constant temperatures.
+Where we differ from the paper. One transformer block and crops of 64 and 32 px, not twelve and 224 and 96; its patches of 16 px
+come from a small residual network (Xiao et al. 2021), and its class token begins as their mean; 1024 prototypes, not 65 536,
+behind a head with batch norm; a teacher that follows much faster; constant temperatures. In training, Sinkhorn-Knopp's iteration
+evens out the teacher's answers to a batch, as in SwAV and DINOv2; the centre, which one photo can have, runs along.
 """
 
 import copy
@@ -24,13 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import drawing, views
-from ..contrastive import alignment, collapse_alarm, feature_spread, follow, uniformity
+from ..contrastive import alignment, collapse_alarm, entropy, feature_spread, follow, overlap, shared_out, uniformity
 from ..pretext import Card, Chart, Control, Example, Line, Matrix, Number, Panel, Prediction, PretextTask, Recipe
 from ..vit import Prototypes, VisionTransformer, lit_by_heads, principal_colors
 
 TEACHER, STUDENT = 0.04, 0.1  # temperatures
 GLOBAL, LOCAL = (0.4, 1.0), (0.1, 0.4)  # shares of a photo's area that large and small crops keep
-FINE = 192  # pixels: the side at which the tab shows what is attended to
+LOOK, SHOW = 384, 192  # pixels: the side at which the tab looks at its photo, and at which it shows what it saw
 
 
 class SelfDistillation(nn.Module):
@@ -41,11 +42,6 @@ class SelfDistillation(nn.Module):
         self.student = nn.ModuleDict({"encoder": encoder, "head": head})
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.register_buffer("centre", torch.zeros(len(head.prototypes)))
-
-
-def entropy(shares: Tensor) -> Tensor:
-    """Of distributions (..., K), in nats: 0 where one takes all, log K where all get the same."""
-    return torch.special.entr(shares).sum(dim=-1)
 
 
 class DINO(PretextTask):
@@ -60,13 +56,11 @@ class DINO(PretextTask):
         idea="A student sees parts of a photo and learns to answer as its own average of the last steps answers to the whole.",
         shortcut="Who always says the same always agrees. The teacher's mean answer is taken off its answers, so that none is "
         "everybody's, and a low temperature sharpens them, so that they do not all become the same mixture.",
-        metric="accuracy",
-        metric_label="Teacher and student agree",
-        chance="agreement_shuffled",
+        metric="accuracy", metric_label="Teacher and student agree", chance="agreement_shuffled",
         untrained_note="Untrained, it says the same of every photo, and so agrees.",
         also=("kappa", "kappa_shuffled", "beyond what shuffled photos agree"),
         company=7,
-        overview=("attention", "agreement_batch"),
+        overview=("attention", "recognised"),
         own_resolution=True,
     )
     controls = (
@@ -74,19 +68,19 @@ class DINO(PretextTask):
         Control("student_temperature", "Student", "slider", STUDENT, "Its temperature.", minimum=0.02, maximum=0.3, step=0.01),
         Control("centring", "Centring", "toggle", True, "Off: what it prevents shows."),
     )
-    defaults = {"size": 96, "view": 48, "local": 24, "locals": 4, "stem_width": 48, "stem_depths": [2, 2], "width": 128,
-                "depth": 3, "heads": 4, "hidden": 512, "bottleneck": 32, "prototypes": 1024, "momentum": 0.99,
-                "teacher_temperature": TEACHER, "student_temperature": STUDENT, "centring": True}
-    recipe = Recipe(batch=64, lr=1.5e-3, crop=(1.0, 1.0), clip=3.0, warmup=0.1, ema=0.99)
-    knobs = (Control("momentum", "Momentum", "slider", 0.99, "Of the teacher.", 0.9, 0.999, 0.001), controls[0], controls[2])
+    defaults = {"size": 96, "view": 64, "local": 32, "locals": 2, "stem_width": 44, "stem_depths": [2, 2, 2], "width": 176,
+                "depth": 1, "heads": 4, "hidden": 256, "bottleneck": 128, "prototypes": 1024, "momentum": 0.95,
+                "teacher_temperature": TEACHER, "student_temperature": STUDENT, "centring": True, "sinkhorn": 3}
+    recipe = Recipe(batch=64, optimizer="muon", lr=4e-3, crop=(1.0, 1.0), clip=3.0, warmup=0.1, ema=0.99)
+    knobs = (Control("momentum", "Momentum", "slider", 0.95, "Of the teacher.", 0.5, 0.999, 0.001), controls[0], controls[2])
 
     def __init__(self, **config):
         super().__init__(**config)
         for name in ("view", "local"):
             if self.config[name] % self.patch or not self.config[name]:
                 raise ValueError(f"“{name}” ({self.config[name]}) must be a multiple of {self.patch}, the patches' side.")
-        if self.config["locals"] < 1 or not 0 <= self.config["momentum"] <= 1:
-            raise ValueError("“locals” must be at least 1, and “momentum” from 0 to 1.")
+        if self.config["locals"] < 1 or self.config["sinkhorn"] < 0 or not 0 <= self.config["momentum"] <= 1:
+            raise ValueError("“locals” must be at least 1, “sinkhorn” at least 0, and “momentum” from 0 to 1.")
 
     @property
     def patch(self) -> int:
@@ -126,34 +120,35 @@ class DINO(PretextTask):
             features = model.teacher["encoder"](example["targets"].flatten(0, 1))[:, 0].unflatten(0, (-1, 2))  # (B, 2, D)
             answers = model.teacher["head"](features)
         prediction = {"student": model.student["head"](torch.cat(tokens, dim=1)), "teacher": answers,  # (B, V, K), (B, 2, K)
-                      "features": features, "teacher_mean": answers.mean(dim=1), "centre": model.centre[None].clone()}
+                      "features": features, "centre": model.centre[None].clone()}
         if "images" in example:  # a tab looks at its photo closely
-            prediction["patches"], prediction["attention"] = model.teacher["encoder"].attention(self._closely(example))
+            prediction["patches"], prediction["attention"] = model.teacher["encoder"].attention(self._closely(example, LOOK))
         return prediction
 
     def _answers(self, example: Example, prediction: Prediction) -> tuple[Tensor, Tensor]:
         """The teacher's distributions (B, 2, K), centred and sharpened, and the logarithms of the student's, (B, V, K)."""
-        sharp, soft, centring = example["settings"].T[:, :, None, None]
+        sharp, soft, centring = example["settings"][0]  # one for the whole batch, which may be all processes'
         teacher = ((prediction["teacher"] - centring * prediction["centre"]) / sharp).softmax(dim=2)
         return teacher, (prediction["student"] / soft).log_softmax(dim=2)
 
     def loss(self, example: Example, prediction: Prediction) -> tuple[Tensor, dict[str, float]]:
-        teacher, student = self._answers(example, prediction)
+        answers, student = self._answers(example, prediction)
+        teacher, (sharp, _, centring) = answers, example["settings"][0]
+        if self.config["sinkhorn"] and centring:  # in the centre's place where there is a batch, and off where it is off
+            teacher = shared_out(prediction["teacher"] / sharp, self.config["sinkhorn"])
         cross = -(teacher[:, :, None] * student[:, None]).sum(dim=3)  # (B, 2, V): the cross-entropy of each pair of crops
         others = ~torch.eye(*cross.shape[1:], dtype=torch.bool, device=cross.device)  # a crop is no news to itself
         loss = cross[:, others].mean()
-        with torch.no_grad():
-            each = entropy(teacher).mean().item()
-            numbers = {"feature_spread": feature_spread(prediction["features"][:, 0]).item(), "entropy_each": each,
-                       "entropy_mean": entropy(teacher.mean(dim=(0, 1))).item(), "kl": loss.item() - each}
-        return loss, numbers
+        each, mean, target = (entropy(shares).mean().item() for shares in (answers, answers.mean(dim=(0, 1)), teacher))
+        spread = feature_spread(prediction["features"][:, 0]).item()
+        return loss, {"feature_spread": spread, "entropy_each": each, "entropy_mean": mean, "kl": loss.item() - target}
 
-    gathered = ("teacher_mean",)
+    gathered = ("teacher", "student")  # prototypes are shared out over the whole batch, and the centre is its mean
 
     def after_step(self, model: nn.Module, example: Example, prediction: Prediction, progress: float) -> None:
         momentum = 1 - (1 - self.config["momentum"]) * (1 + math.cos(math.pi * progress)) / 2  # up to 1 along a cosine
         follow(model.teacher, model.student, momentum)
-        model.centre.lerp_(prediction["teacher_mean"].mean(dim=0), 0.1)
+        model.centre.lerp_(prediction["teacher"].mean(dim=(0, 1)), 0.1)
 
     def alarm(self, numbers: dict[str, float]) -> str:
         """What answers tell of photos is the entropy of their mean less the mean of their entropies: 0 once they are all one."""
@@ -187,27 +182,27 @@ class DINO(PretextTask):
         answers = teacher[:, 0], student[:, 1].exp()  # (B, K) each: the teacher's to one large crop, the student's to the other
         used, raw = (shares.sort(descending=True).values.cpu() for shares in self._used(example, prediction))  # (K,)
         large = [tuple(drawing.picture(crop) for crop in example["inputs"][:, view]) for view in (0, 1)]
-        photo, outlines = drawing.picture(self._closely(example)[0]), []
+        photo, outlines = drawing.picture(self._closely(example, SHOW)[0]), []
         for name, color in (("locals_boxes", "#f0a500"), ("inputs_boxes", "#2f6fb7")):
-            outlines += [(*(round(FINE * box[n]) for n in (1, 0, 2)), color) for box in example[name][0].tolist()]
+            outlines += [(*(round(SHOW * box[n]) for n in (1, 0, 2)), color) for box in example[name][0].tolist()]
         lit = lit_by_heads(photo, prediction["attention"][0])
         order = answers[0][0].argsort(descending=True, stable=True)[:20]
         lines = tuple(Line(name, tuple(shares[0, order].tolist())) for name, shares in zip(("teacher", "student"), answers))
         ranks = sorted({round(len(used) ** (step / 40)) for step in range(41)})  # evenly along a logarithmic axis
         curves = tuple(Line(name, tuple(s[[n - 1 for n in ranks]].tolist())) for name, s in (("centred", used), ("raw", raw)))
-        pairs = (answers[0].sqrt() @ answers[1].sqrt().T).clamp(0, 1).numpy()  # (B, B): 1 where two answers are the same
+        pairs = overlap(*answers).numpy()
         return [
             Panel("photo", "Your photo", "Blue: large crops. Amber: small ones.", "photo", drawing.boxes(photo, outlines, 2)),
             Panel("large", "Large crops", "The teacher sees these only.", "sees",
                   drawing.side_by_side([crops[0].repeat(4, 0).repeat(4, 1) for crops in large], 8)),
             Panel("small", "Small crops", "For the student, beside the large.", "sees",
-                  drawing.tile_board([drawing.picture(crop) for crop in example["locals"][0]], zoom=4)),
+                  drawing.side_by_side([drawing.picture(crop).repeat(4, 0).repeat(4, 1) for crop in example["locals"][0]], 8)),
             Panel("answers", "Their answers", "To one large crop each; the teacher's likeliest.", "answers",
                   chart=Chart(tuple(map(float, range(1, 1 + len(order)))), lines, "prototypes, by the teacher's share", "share")),
             Panel("attention", "Where it looks", f"{len(lit)} heads of the last block.", "answers",
                   drawing.tile_board(lit, zoom=1)),
             Panel("components", "What its patches say", "Like colours, like features (PCA).", "answers",
-                  principal_colors(prediction["patches"][0, 1:], FINE)),
+                  principal_colors(prediction["patches"][0, 1:], SHOW)),
             Panel("pairs", "Who answers alike", "Teacher down, student across.", "judged",
                   matrix=Matrix(pairs, 0.0, 1.0, *large, tuple((n, n) for n in range(len(pairs))), what="overlap")),
             Panel("collapse", "What centring does", f"Entropy {entropy(used):.1f} with, {entropy(raw):.1f} without.", "judged",
@@ -220,12 +215,13 @@ class DINO(PretextTask):
         metrics, (used, raw) = self.metrics(example, prediction), self._used(example, prediction)
         mine, theirs = (entropy(shares[0]).mean().item() for shares in (teacher, student[:, :2].exp()))
         cross = -(teacher[0] * student[0, :2].flip(0)).sum(dim=1).mean().item()
-        agree, others = metrics["accuracy"].mean().item(), metrics["agreement_shuffled"].mean().item()
+        found = (overlap(teacher[:, 0], student[:, 1].exp()).argmax(dim=1).cpu() == torch.arange(len(teacher))).sum().item()
         own, spread = (metrics[name][0].item() for name in ("accuracy", "feature_spread"))
         most, most_raw, top = used.max().item(), raw.max().item(), math.log(len(used))
         return {
             "agreement": Number("Same favourite", own, f"{round(2 * own)} of 2", "your photo's large crops, each way"),
-            "agreement_batch": Number("In all photos here", agree, f"{agree:.0%}", f"with another photo's: {others:.0%}"),
+            "recognised": Number("Told by its answer", found / len(teacher), f"{found} of {len(teacher)}",
+                                 f"photos here; by chance 1 of {len(teacher)}"),
             "entropy_teacher": Number("Teacher's entropy", mine, f"{mine:.2f}", f"from 0 (one) to {top:.2f} (all)"),
             "entropy_student": Number("Student's entropy", theirs, f"{theirs:.2f}", "softer, as its temperature is higher"),
             "kl": Number("KL divergence", cross - mine, f"{cross - mine:.2f}", "what the student has still to learn of these"),
@@ -240,9 +236,9 @@ class DINO(PretextTask):
         tokens = model.teacher["encoder"](images)  # (B, 1 + N, D): twice as fine as the crops of training, which helps
         return tokens[:, 0], tokens[:, 1:].transpose(1, 2).unflatten(2, (round((tokens.shape[1] - 1) ** 0.5), -1))
 
-    def _closely(self, example: Example) -> Tensor:
-        """The visitor's photo at the size at which the tab looks at it, (1, 3, H, H)."""
-        return F.interpolate(example.get("photo", example["images"][:1]), size=(FINE, FINE), mode="bilinear", antialias=True)
+    def _closely(self, example: Example, side: int) -> Tensor:
+        """The visitor's photo closer than crops are, (1, 3, side, side)."""
+        return F.interpolate(example.get("photo", example["images"][:1]), size=(side, side), mode="bilinear", antialias=True)
 
     def _used(self, example: Example, prediction: Prediction) -> tuple[Tensor, Tensor]:
         """Each prototype's share of all targets, (K,), with the centre taken off and without."""
