@@ -1,8 +1,12 @@
 """Nothing that a visitor brought outlives the visit."""
 
+import asyncio
 import gc
 import os
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,15 +83,59 @@ def test_who_comes_back_soon_finds_everything(monkeypatch):
     guests, clock = leaving.Guests(), [1000.0]
     monkeypatch.setattr(leaving, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     assert not guests.is_here("a")
-    guests.here["a"] += 1
+    guests.come("a")
     clock[0] += 5000
     assert guests.is_here("a"), "however long a page is open"
-    guests.here["a"] -= 1
-    guests.left["a"] = clock[0]
+    guests.go("a")
     clock[0] += leaving.AWAY - 1
     assert guests.is_here("a") and not guests.is_here("b")
     clock[0] += 2
     assert not guests.is_here("a")
+
+
+def test_a_look_that_fails_is_not_the_last(monkeypatch):
+    looks = []
+
+    def forget(app):
+        looks.append(app)
+        raise RuntimeError("dictionary changed size during iteration")
+
+    async def some_time():
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(leaving.Leaving.look("app"), 0.5)
+
+    monkeypatch.setattr(leaving, "EVERY", 0.01)
+    monkeypatch.setattr(leaving.guests, "forget", forget)
+    with ThreadPoolExecutor(1) as thread:  # Playwright has a loop of its own in this one
+        thread.submit(asyncio.run, some_time()).result()
+    assert len(looks) > 1 and set(looks) == {"app"}
+
+
+def test_pages_come_and_go_while_those_that_went_are_looked_after(monkeypatch):
+    """The counts are right afterwards, and no look fails over a page that comes during it."""
+    guests, done = leaving.Guests(), threading.Event()
+    blocks = SimpleNamespace(temp_file_sets=[], blocks={})
+    app = SimpleNamespace(get_blocks=lambda: blocks, state_holder=SimpleNamespace(session_data={}, time_last_used={}))
+    monkeypatch.setattr(leaving, "AWAY", 0.001)
+
+    def visitors():
+        for number in range(3000):
+            guests.come(f"visit {number}")
+            guests.go(f"visit {number}")
+        guests.come("who stays")
+        done.set()
+
+    thread, pause = threading.Thread(target=visitors), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # seconds between two threads' turns: what is rare comes often
+    try:
+        thread.start()
+        while not done.is_set():
+            guests.forget(app)
+    finally:
+        sys.setswitchinterval(pause)
+        thread.join()
+    guests.forget(app)
+    assert guests.here == {"who stays": 1}
 
 
 def test_the_page_says_no_less_than_the_truth():

@@ -7,7 +7,9 @@ files by their age; here both go soon after, and a page that comes back within t
 import asyncio
 import contextlib
 import datetime
+import logging
 import os
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -30,6 +32,16 @@ class Guests:
         self.here: Counter[str] = Counter()  # open connections of each visit
         self.left: dict[str, float] = {}  # when the last one of a visit ended
         self.files: dict[str, set[str]] = {}  # by file, the visits that brought it
+        self.door = threading.Lock()  # pages come and go while another thread looks after those that went
+
+    def come(self, visit: str) -> None:
+        with self.door:
+            self.here[visit] += 1
+
+    def go(self, visit: str) -> None:
+        with self.door:
+            self.here[visit] -= 1
+            self.left[visit] = time.monotonic()
 
     def is_here(self, visit: str) -> bool:
         """Whether a visit goes on, or has ended only just now."""
@@ -45,8 +57,9 @@ class Guests:
                 holder.session_data.pop(visit, None)
                 holder.time_last_used.pop(visit, None)
                 blocks._queue.pending_messages_per_session.pop(visit, None)
-        self.left = {visit: when for visit, when in self.left.items() if time.monotonic() - when < AWAY}
-        self.here = +self.here
+        with self.door:
+            self.left = {visit: when for visit, when in self.left.items() if time.monotonic() - when < AWAY}
+            self.here = +self.here
         self.delete(blocks)
 
     def delete(self, blocks) -> None:
@@ -54,7 +67,7 @@ class Guests:
         known = set(self.files).union(*blocks.temp_file_sets)
         kept = set().union(*(getattr(block, "keep_in_cache", ()) for block in list(blocks.blocks.values())))
         for file in known - kept:
-            visits = {visit for visit in self.files.get(file, ()) if self.is_here(visit)}
+            visits = {visit for visit in list(self.files.get(file, ())) if self.is_here(visit)}
             with contextlib.suppress(OSError):
                 if visits or time.time() - os.stat(file).st_ctime < AWAY:
                     continue
@@ -91,13 +104,12 @@ class Leaving:
                 looking.cancel()
         elif scope["type"] == "http" and "/heartbeat/" in scope["path"]:
             visit = scope["path"].rsplit("/", 1)[1]
-            guests.here[visit] += 1
+            guests.come(visit)
             try:
                 self.welcome(scope["app"], visit)
                 await self.app(scope, receive, send)
             finally:
-                guests.here[visit] -= 1
-                guests.left[visit] = time.monotonic()
+                guests.go(visit)
         else:
             await self.app(scope, receive, send)
 
@@ -111,7 +123,10 @@ class Leaving:
     async def look(app) -> None:
         while True:
             await asyncio.sleep(EVERY)
-            await asyncio.to_thread(guests.forget, app)
+            try:
+                await asyncio.to_thread(guests.forget, app)
+            except Exception:  # a look that failed must not be the last: from then on nothing would go
+                logging.getLogger(__name__).exception("what visitors left could not be looked after this time")
 
 
 SERVED = {"middleware": [Middleware(Leaving), Middleware(toasts.Saying)]}  # for `app_kwargs` of launch
