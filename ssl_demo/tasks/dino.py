@@ -182,6 +182,8 @@ class DINO(PretextTask):
         answers = teacher[:, 0], student[:, 1].exp()  # (B, K) each: the teacher's to one large crop, the student's to the other
         used, raw = (shares.sort(descending=True).values.cpu() for shares in self._used(example, prediction))  # (K,)
         large = [tuple(drawing.picture(crop) for crop in example["inputs"][:, view]) for view in (0, 1)]
+        seen = [crops[0] for crops in large], [drawing.picture(crop) for crop in example["locals"][0]]
+        both, small = (drawing.side_by_side([crop.repeat(4, 0).repeat(4, 1) for crop in crops], 8) for crops in seen)
         photo, outlines = drawing.picture(self._closely(example, SHOW)[0]), []
         for name, color in (("locals_boxes", "#f0a500"), ("inputs_boxes", "#2f6fb7")):
             outlines += [(*(round(SHOW * box[n]) for n in (1, 0, 2)), color) for box in example[name][0].tolist()]
@@ -193,10 +195,8 @@ class DINO(PretextTask):
         pairs = overlap(*answers).numpy()
         return [
             Panel("photo", "Your photo", "Blue: large crops. Amber: small ones.", "photo", drawing.boxes(photo, outlines, 2)),
-            Panel("large", "Large crops", "The teacher sees these only.", "sees",
-                  drawing.side_by_side([crops[0].repeat(4, 0).repeat(4, 1) for crops in large], 8)),
-            Panel("small", "Small crops", "For the student, beside the large.", "sees",
-                  drawing.side_by_side([drawing.picture(crop).repeat(4, 0).repeat(4, 1) for crop in example["locals"][0]], 8)),
+            Panel("large", "Large crops", "The teacher sees these only.", "sees", both),
+            Panel("small", "Small crops", "For the student, beside the large.", "sees", small),
             Panel("answers", "Their answers", "To one large crop each; the teacher's likeliest.", "answers",
                   chart=Chart(tuple(map(float, range(1, 1 + len(order)))), lines, "prototypes, by the teacher's share", "share")),
             Panel("attention", "Where it looks", f"{len(lit)} heads of the last block.", "answers",
@@ -233,7 +233,7 @@ class DINO(PretextTask):
         }
 
     def features(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        tokens = model.teacher["encoder"](images)  # (B, 1 + N, D): twice as fine as the crops of training, which helps
+        tokens = model.teacher["encoder"](images)  # (B, 1 + N, D), finer than in training: whole photos of 96 px
         return tokens[:, 0], tokens[:, 1:].transpose(1, 2).unflatten(2, (round((tokens.shape[1] - 1) ** 0.5), -1))
 
     def _closely(self, example: Example, side: int) -> Tensor:
