@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from pages import begin, launch, open_page
+from pages import begin, launch, open_page, state
 from PIL import Image
 
 from ssl_demo.data import Photos
@@ -48,6 +48,16 @@ SKIMAGE = ("astronaut", "chelsea", "coffee", "rocket")  # credited in ssl_demo/e
 def pytest_collection_modifyitems(items):
     """Tests of the running app come first, so that of two workers one starts the app and Chromium, and not both."""
     items.sort(key=lambda item: not {"url", "chromium"} & set(getattr(item, "fixturenames", ())))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """What a page showed when its test failed stands in the report: on other machines nobody sees the page."""
+    report = yield
+    pages = {id(value): value for value in getattr(item, "funcargs", {}).values() if hasattr(value, "errors")}
+    if call.when == "call" and report.failed:
+        report.sections += [("the page, when its test failed", state(page)) for page in pages.values()]
+    return report
 
 
 def shared(name):

@@ -87,6 +87,22 @@ def begin(page, task):
     page.errors.clear()
 
 
+def state(page):
+    """Where a page stands, as text: its address, its mistakes, what it told, and what its events asked for."""
+    try:
+        told = page.evaluate("""() => {
+            const value = (box) => document.querySelector(`${box} :is(input, textarea)`)?.value;
+            const texts = (found) => [...document.querySelectorAll(found)].map((one) => one.innerText).filter(Boolean);
+            const again = [...document.querySelectorAll('[id^=again-]')].map((box) => [box.id, value(`#${box.id}`)]);
+            return {address: location.search, open: value('#current'), photo: value('#photo-name'), hears: value('#hears'),
+                    again: again.filter(([, asked]) => asked), told: texts('.toast-body, .told-mistake, [role=alert]'),
+                    works: texts('.progress, .wrap.generating, #photo'), file: document.querySelectorAll('#photo input[type=file]').length};
+        }""")
+    except Exception as error:  # the page itself may be gone
+        told = {"gone": str(error)}
+    return "\n".join(f"{name}: {value}" for name, value in {**told, "errors": page.errors, "outside": page.outside}.items())
+
+
 def source(page, task, panel):
     return page.get_attribute(f"#{task}-story [data-panel={panel}] img", "src")
 
