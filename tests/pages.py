@@ -94,9 +94,9 @@ def state(page):
             const value = (box) => document.querySelector(`${box} :is(input, textarea)`)?.value;
             const texts = (found) => [...document.querySelectorAll(found)].map((one) => one.innerText).filter(Boolean);
             const again = [...document.querySelectorAll('[id^=again-]')].map((box) => [box.id, value(`#${box.id}`)]);
-            return {address: location.search, open: value('#current'), photo: value('#photo-name'), hears: value('#hears'),
+            return {address: location.search, open: window.place?.now(), photo: value('#photo-name'), hears: value('#hears'),
                     again: again.filter(([, asked]) => asked), told: texts('.toast-body, .told-mistake, [role=alert]'),
-                    works: texts('.progress, .wrap.generating, #photo'), file: document.querySelectorAll('#photo input[type=file]').length};
+                    works: texts('.progress, #photo'), files: document.querySelectorAll('#photo input[type=file]').length};
         }""")
     except Exception as error:  # the page itself may be gone
         told = {"gone": str(error)}

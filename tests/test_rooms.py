@@ -1,6 +1,6 @@
 """The rooms beside the methods, in Chromium."""
 
-from pages import set_slider, upload
+from pages import set_slider, source, upload, wait_for_change
 
 from ssl_demo import shipped_features
 
@@ -32,6 +32,28 @@ def test_transfer_answers_live_and_places_the_visitors_photo(page, files):
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.errors == [] and page.outside == []
+
+
+def test_of_tabs_opened_in_quick_succession_the_last_one_hears_of_a_new_photo(page, files):
+    """What is open is read off the tab bars: events that tell of the tabs before it may come late, and then name those."""
+    last = page.evaluate("""async () => {
+        for (const tab of ['room-overview', 'room-methods', 'tab-dino', 'room-lab', 'room-methods', 'tab-jigsaw', 'room-teach']) {
+            document.querySelector(`#${tab}-button`).click();
+        }
+        await new Promise(requestAnimationFrame);
+        const now = [window.place.now()];
+        document.querySelector('#room-methods-button').click();
+        document.querySelector('#tab-jigsaw-button').click();
+        await new Promise(requestAnimationFrame);
+        return [...now, window.place.now()];
+    }""")
+    assert last == ["teach", "jigsaw"]
+    page.wait_for_selector("#jigsaw-story .story img:visible")
+    before = source(page, "jigsaw", "photo")
+    upload(page, files / "sideways.jpg")
+    wait_for_change(page, "jigsaw", "photo", before)
+    page.wait_for_function("location.search.includes('task=jigsaw')")
+    assert page.errors == []
 
 
 def test_measured_charts_are_drawn_when_they_are_opened(page):

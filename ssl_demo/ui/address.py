@@ -61,8 +61,8 @@ class Address:
         make.click(made_html, lines, made, **QUICK)
 
     def opened(self, room: str) -> str:
-        """The script for a room that was opened: tells the name of what is open, and writes it into the address."""
-        return f"() => {{ window.place?.room('{room}'); return '{room}'; }}"
+        """The script for a room that was opened: writes it into the address."""
+        return f"() => {{ window.place?.room('{room}'); }}"
 
     def listen(self, demo: gr.Blocks, parts: dict, rooms: dict) -> None:
         """Connects the page: opening an address, and moving in a lecture."""

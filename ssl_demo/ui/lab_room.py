@@ -187,11 +187,11 @@ class TrainingLab:
                 self.timer: gr.Timer(active=False), self.seen: ()}
 
     def listen(self, demo: gr.Blocks, photo: gr.State, moving: gr.State, company: gr.State, own: gr.State, joined_own: gr.Textbox,
-               current: gr.Textbox, tabs: dict) -> None:
+               tabs: dict) -> None:
         """Connects the room: its knobs, its clock, its endpoints. Outside of all tabs: what nobody sees sleeps in a closed one.
 
-        photo, moving, company, own: of the visit; joined_own: changed when a network joins them; current: the name of what is
-        open; tabs: the methods' tabs by name.
+        photo, moving, company, own: of the visit; joined_own: changed when a network joins them; tabs: the methods' tabs by
+        name.
         """
         self.timer, self.seen, self.brought = gr.Timer(TICK, active=False), gr.State(()), gr.State([])
         self.goto = gr.Textbox(visible="hidden", elem_id="lab-goto")
@@ -222,7 +222,7 @@ class TrainingLab:
         gr.on([self.method.input, self.begin.input], look_before, [photo, self.method, self.begin], self.panels, **QUICK)
         gr.on([self.which.input, self.what.input, self.over.input], self.answer, [photo, *self.inputs], self.shown, **QUICK)
         self.take_photos(told, planned)
-        self.run_it(demo, photo, moving, company, current)
+        self.run_it(demo, photo, moving, company)
         self.keep_it(own, joined_own, tabs)
         lab_api.offer(photo, moving, company)
 
@@ -236,7 +236,7 @@ class TrainingLab:
         self.add.upload(taken, news, shown, **{**QUICK, "queue": True, "concurrency_id": "news", "trigger_mode": "multiple"})
         self.clear.click(lambda _, *values: taken(None, *values), news, shown, **QUICK)
 
-    def run_it(self, demo, photo, moving, company, current) -> None:
+    def run_it(self, demo, photo, moving, company) -> None:
         """Start, pause, one step, stop; the clock; and the same for programs."""
         knobs = {(name, knob): one for name, known in self.knobs.items() for knob, one in known.items()}
         asked = [self.method, self.data, self.seconds, self.begin, self.size, self.called, self.what, self.over]
@@ -268,8 +268,8 @@ class TrainingLab:
                 return {self.timer: gr.Timer(active=False)}
             return self.draw(request.session_hash, which, what, over, tuple(seen))
 
-        seen = [self.which, self.what, self.over, self.seen]
-        self.timer.tick(look, [current, *seen], self.shown, **LIVELY)
+        open_now, seen = gr.Textbox(visible="hidden"), [self.which, self.what, self.over, self.seen]
+        self.timer.tick(look, [open_now, *seen], self.shown, js="(_, ...seen) => [window.place?.now(), ...seen]", **LIVELY)
 
         def stop(run: live.Run) -> None:
             run.stop()

@@ -30,7 +30,11 @@ const fill = (box, value) => {  // as if typed
   field.value = value;
   field.dispatchEvent(new Event('input', {bubbles: true}));
 };
-const isSelected = (tab) => document.querySelector(`#${tab}-button`)?.getAttribute('aria-selected') === 'true';
+// What is open, read off the tab bars: events that tell of an opened tab may come late, after those of the next one.
+const openNow = () => {
+  const chosen = (kind) => document.querySelector(`[id^=${kind}-][role=tab][aria-selected=true]`)?.id.split('-')[1];
+  return chosen('room') === 'methods' ? chosen('tab') : chosen('room');
+};
 const write = (query) => {
   if (!lecture && location.search !== query) history.replaceState(null, '', query || location.pathname);
 };
@@ -40,18 +44,19 @@ const roomQuery = () => {
   return query.size ? `?${query}` : '';
 };
 window.place = {
+  now: openNow,
   method(query) { room = ''; write(query); },  // a method's answer has come, with the link to it
-  room(name) { room = name; if (isOpen) write(roomQuery()); },
+  room(name) { if (name !== openNow()) return; room = name; if (isOpen) write(roomQuery()); },
   settings(name, query) { settings[name] = query; if (room === name && isOpen) write(roomQuery()); },
   photo(name) { photo = name; if (room && isOpen) write(roomQuery()); },
   open(name) {  // the state that was asked for is there
     asking = clearTimeout(asking);
     if (next) return ask(next);
-    if (isSelected(`room-${name}`) || (isSelected('room-methods') && isSelected(`tab-${name}`))) window.place.again(name);
+    if (name && name === openNow()) window.place.again(name);
     else if (document.querySelector(`#room-${name}-button`)) document.querySelector(`#room-${name}-button`).click();
     else if (name) openMethod(name);
   },
-  again(name) { fill(`#again-${name || document.querySelector('#current :is(input, textarea)').value}`, ++asked); },
+  again(name) { fill(`#again-${name || openNow()}`, ++asked); },
 };
 
 const draw = () => {

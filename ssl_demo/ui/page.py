@@ -65,9 +65,6 @@ def build(run=run) -> gr.Blocks:
         own = gr.State({})  # the visit's own networks: by task, files of weights by the names that a person gave
         guesses = gr.State(guess_first.Guesses())
         joined_own = gr.Textbox(visible="hidden")  # changes when one joins; a State's own event does not fire without a queue
-        # The name of the open tab, or room. The browser itself sets it: of two tabs opened in quick succession, the server may
-        # answer the first one last, and would take that for the open one.
-        current = gr.Textbox(OverviewRoom.name, visible="hidden", elem_id="current")
         with gr.Row(elem_id="page"):
             with gr.Column(scale=0, min_width=272, elem_id="side"):
                 with gr.Column(elem_id="clip-side"):
@@ -104,7 +101,7 @@ def build(run=run) -> gr.Blocks:
                         rooms[make.name] = make()
 
         parts = {"demo": demo, "photo": photo, "upload": upload, "moving": moving, "company": company, "own": own,
-                 "joined_own": joined_own, "current": current, "tabs": tabs}  # fmt: skip
+                 "joined_own": joined_own, "tabs": tabs}  # fmt: skip
         for room in rooms.values():
             if hasattr(room, "listen"):
                 room.listen(**{name: parts[name] for name in inspect.signature(room.listen).parameters})
@@ -164,14 +161,14 @@ def build(run=run) -> gr.Blocks:
         gr.on([clip.input, clip.stop_recording], take_clip, {clip, photo, moving}, [clip, moving, address.hears],
               preprocess=False, **NEWS)
         # The tab that was open when the room of methods was left, or that a lecture leads to.
-        back = f"() => {{ const name = window.openMethod || '{opening}'; window.place?.again(name); return name; }}"
-        opened[METHODS].select(None, None, current, js=back, api_visibility="private")
+        back = f"() => {{ window.place?.again(window.openMethod || '{opening}'); }}"
+        opened[METHODS].select(None, None, None, js=back, api_visibility="private")
         for name, room in rooms.items():
-            opened[name].select(None, None, current, js=address.opened(name), api_visibility="private")
+            opened[name].select(None, None, None, js=address.opened(name), api_visibility="private")
             gr.on([opened[name].select, address.again[name].change], room.answer, [photo, *room.inputs], room.shown,
                   **(SEVERAL if room.is_long else QUICK))
         for name, tab in tabs.items():
-            opened[name].select(None, None, current, js=f"() => window.openMethod = '{name}'", api_visibility="private")
+            opened[name].select(None, None, None, js=f"() => {{ window.openMethod = '{name}'; }}", api_visibility="private")
             seen = moving if tab.is_long else photo
             tab.listen(seen, clip if tab.is_long else upload)
             answer, shown, how = (tab.answer_slowly, tab.shown, LONG) if tab.is_long else (tab.opened, tab.story, QUICK)
