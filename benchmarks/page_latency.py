@@ -2,8 +2,9 @@
 
     python benchmarks/page_latency.py [--moves 30]
 
-Starts the app, opens each task's tab, moves its first slider, and prints one JSON object with the median and the 95th
-percentile in milliseconds for each tab. Needs Chromium and Playwright (requirements-dev.txt). Run it on an idle machine.
+Starts the app, opens the tab of each task on photos that has a slider, moves its first one, and prints one JSON object with the
+median and the 95th percentile in milliseconds for each tab. Needs Chromium and Playwright (requirements-dev.txt). Run it on an
+idle machine.
 """
 
 import argparse

@@ -6,6 +6,7 @@ Starts the app, opens each room in Chromium at 1440 x 900, waits for its answer 
 WebP of at most 90,000 bytes. Needs Chromium and Playwright (requirements-dev.txt).
 """
 
+import argparse
 import io
 import sys
 from pathlib import Path
@@ -39,6 +40,7 @@ def webp(picture: Image.Image) -> bytes:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     _, url, _ = app.demo.launch(prevent_thread_lock=True, quiet=True, **app.LAUNCH)
     with browsed() as page:
         for name, link, ready in PICTURES:

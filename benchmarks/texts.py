@@ -167,9 +167,10 @@ def collected(thorough: bool = True) -> dict[str, dict[str, str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     found, path = collected(), LANGUAGES / f"{ENGLISH}.yaml"
-    if parser.parse_args().write:
+    if options.write:
         path.write_text(TOP + yaml.safe_dump(found, allow_unicode=True, sort_keys=False, width=10_000), encoding="utf-8")
         return 0
     wanted, there = ({key for group in each.values() for key in group} for each in (found, groups(ENGLISH)))

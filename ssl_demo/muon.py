@@ -2,7 +2,8 @@
 
 Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/: the mean gradient of a matrix, momentum included, is replaced by
 the nearest matrix whose singular values are all alike. What few steps agree on is then learned as fast as what all agree on.
-Filters (out, in, h, w) are taken as matrices (out, in * h * w). Everything that is no matrix is AdamW's.
+Filters (out, in, h, w) are taken as matrices (out, in * h * w), stacks (N, rows, columns) as N of them. Everything that is no
+matrix is AdamW's.
 """
 
 import torch
@@ -45,10 +46,12 @@ class Muon(torch.optim.Optimizer):
         for p in moved:
             mean = self.state[p].setdefault("mean", torch.zeros_like(p))
             mean.lerp_(p.grad, 1 - group["momentum"])
-            ahead = p.grad.lerp(mean, group["momentum"]).flatten(1)  # Nesterov's
+            ahead = p.grad.lerp(mean, group["momentum"])  # Nesterov's
+            ahead = ahead if p.ndim == 3 else ahead.flatten(1)  # three: a stack of matrices, each by itself
             alike.setdefault(tuple(ahead.shape), []).append((p, ahead))
-        for (rows, columns), pairs in alike.items():  # one product for all matrices of a shape
-            updates = orthogonalized(torch.stack([ahead for _, ahead in pairs]))
+        for pairs in alike.values():  # one product for all matrices of a shape
+            stack = torch.stack([ahead for _, ahead in pairs])
+            (rows, columns), updates = stack.shape[-2:], orthogonalized(stack.flatten(0, -3)).view(stack.shape)
             for (p, _), update in zip(pairs, updates):
                 p.add_(update.view(p.shape).to(p.dtype), alpha=-group["lr"] * 0.2 * max(rows, columns) ** 0.5)
 

@@ -412,7 +412,9 @@ def parse_controls(task: PretextTask | type[PretextTask], values: dict[str, Any]
     for name in values:
         if name not in known:
             raise ValueError(f"{task.card.name} has no control “{name}”; it has {', '.join(known) or 'none'}.")
-    return {name: control.parse(values.get(name, control.default)) for name, control in known.items()}
+    shared = [knob.name for knob in task.knobs if knob in task.controls] if isinstance(task, PretextTask) else []
+    taught = {name: task.config[name] for name in shared}  # at another temperature than in its training a loss is not its own
+    return {name: control.parse(values.get(name, taught.get(name, control.default))) for name, control in known.items()}
 
 
 @dataclass

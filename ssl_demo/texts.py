@@ -140,7 +140,7 @@ READ: dict[str, dict[str, Any]] = {
     "Answer": dict.fromkeys(("panels", "figures"), lambda one: spoken(one)),
     "Result": dict.fromkeys(("panels", "figures", "question"), lambda one: spoken(one)),
     "Walk": dict.fromkeys(("steps", "symbols", "cheat"), lambda one: spoken(one)),
-    "Step": dict.fromkeys(("title", "text"), say), "Symbol": {"says": say},
+    "Step": dict.fromkeys(("title", "text", "cheating"), say), "Symbol": {"says": say},
     "Cheat": dict.fromkeys(("text", "measured", "trained"), say),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""One training loop that knows no task: AdamW, warm-up and cosine, averaged weights, resumable, cancellable.
+"""One training loop that knows no task: AdamW or Muon, warm-up and cosine, averaged weights, resumable, cancellable.
 
 `train` is a generator of snapshots, so that a command, a test or a page can watch it, and stop it by closing it. The batch of a
 step is a pure function of (seed, step), so a resumed run continues on the same curve as one that was never stopped.
@@ -320,11 +320,14 @@ def _cut_log(log: Path, step: int) -> None:
 @torch.no_grad()
 def evaluate(task: PretextTask, model: nn.Module, photos: Photos | Clips, seed: int = 0,
              batch: int = 64) -> dict[str, float | str]:
-    """The task's metrics over all photos, undisturbed centre squares, in float32; chance from the seed.
+    """The task's metrics over all photos, undisturbed centre squares, in float32; chance from the seed, and with it the order of
+    photos where those of a batch are compared.
 
     Clips are taken one by one, whole, each example with its objects' true masks (1, T, H, W) as "masks".
     """
     device, rng = next(model.parameters()).device, torch.Generator().manual_seed(seed)
+    if task.card.company:  # what compares the photos of a batch must not get one class at a time, as sets lie sorted
+        photos = photos.take(torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed)).tolist())
     collected: dict[str, list[Tensor]] = {}
     photographed = ((images, None) for images in centre(photos, task.size, batch)) if isinstance(photos, Photos) else None
     for images, masks in photographed or photos.whole(task.size):

@@ -2,7 +2,8 @@
 
 The texts are data, one file a task, `walks/<task>.yaml`, for a teacher to change; a task without such a file has no walk:
 
-    steps: four to six, each with a `title`, a `text` of two or three short sentences, and `shows`, the panels it speaks of
+    steps: four to six, each with a `title`, a `text` of two or three short sentences, `shows`, the panels it speaks of, and
+        where its text is untrue while the shortcut is open, `cheating`, what is said then
     symbols: of the equation in the task's docstring, each with `symbol` (LaTeX), `says` (one line), and `shows`
     cheat: `text`, what to watch or why nothing can be shown; and where the shortcut can be opened here, `controls` that do it,
         `shows`, and `measured`, a sentence with the figures of shortcuts.json. `train`: settings of a training that open it,
@@ -41,6 +42,7 @@ class Step:
     title: str
     text: str
     shows: tuple[str, ...] = ()
+    cheating: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,11 @@ def told(walk: Walk, task: type[PretextTask], result: Result) -> dict:
         text, figures = fill(text, result)
         return {"text": text, "panels": shows, "figures": figures}
 
-    cheat = part(walk.cheat.text, walk.cheat.shows)
+    cheat, cheating = part(walk.cheat.text, walk.cheat.shows), is_open(walk, task, result.controls)
     cheat["text"] = " ".join(filter(None, [cheat["text"], *figures_of(task, walk)]))
-    return {"steps": [{"title": step.title, **part(step.text, step.shows)} for step in walk.steps],
+    return {"steps": [{"title": step.title, **part(cheating and step.cheating or step.text, step.shows)} for step in walk.steps],
             "symbols": [part(symbol.says, symbol.shows) for symbol in walk.symbols],
-            "cheat": {**cheat, "can": bool(walk.cheat.controls), "on": is_open(walk, task, result.controls),
+            "cheat": {**cheat, "can": bool(walk.cheat.controls), "on": cheating,
                       "now": {name: result.controls[name] for name in walk.cheat.controls}}}
 
 

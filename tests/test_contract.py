@@ -244,6 +244,13 @@ def test_unknown_names_are_refused(task, name):
     assert "“nothing”" in refusal(create, "nothing")
 
 
+@pytest.mark.parametrize("name, knob, taught", [("simclr", "temperature", 0.5), ("dino", "centring", False)])
+def test_a_network_that_learned_with_another_setting_is_asked_with_it(name, knob, taught):
+    assert parse_controls(create(name, **{knob: taught}), {})[knob] == taught != parse_controls(all_tasks()[name], {})[knob]
+    given = all_tasks()[name].controls[[control.name for control in all_tasks()[name].controls].index(knob)].default
+    assert parse_controls(create(name, **{knob: taught}), {knob: given})[knob] == given
+
+
 def test_input_size_of_the_defaults_is_that_of_training(task):
     assert task.input_size(**parse_controls(task, {})) == task.input_size() == task.size == task.config["size"]
 
@@ -400,6 +407,20 @@ def test_evaluation_is_repeatable_and_independent_of_its_batches(task, model, sc
 @pytest.fixture(scope="module")
 def result(name):
     return first_run(name)
+
+
+@pytest.mark.parametrize("compares, shuffled", [("simclr", True), ("rotation", False)])
+def test_photos_that_are_compared_are_not_taken_in_the_order_of_their_names(compares, shuffled, photos, monkeypatch):
+    """Sets lie sorted by class: the other photos of a batch would be of one's own class, and how many a matter of names."""
+    small, _ = with_settings(all_tasks()[compares], dict(setting.split("=") for setting in SMALL[compares]))
+    batches = []
+    for hook, answer in (("evaluation_example", lambda images, rng: batches.append(images) or {}), ("aggregate", dict),
+                         ("predict", lambda model, example: {}), ("metrics", lambda example, prediction: {})):  # fmt: skip
+        monkeypatch.setattr(small, hook, answer)
+    evaluate(small, torch.nn.Linear(1, 1), photos, batch=8)
+    seen, ordered = torch.cat(batches), torch.cat(list(centre(photos, small.size, 8)))
+    assert len(seen) == len(ordered) == 32 and torch.equal(seen, ordered) != shuffled
+    assert torch.allclose(seen.sum(0), ordered.sum(0), atol=1e-3), "each of them once"
 
 
 def test_panels(result):

@@ -72,3 +72,16 @@ def test_its_state_can_be_kept_and_taken_up():
     assert all(torch.equal(a, b) for a, b in zip(on.parameters(), resumed.parameters()))
     fresh, _ = trained(3, None, copy.deepcopy(again))
     assert not torch.equal(fresh[0].weight, resumed[0].weight), "its state made no difference"
+
+
+def test_of_a_stack_each_matrix_moves_by_itself():
+    torch.manual_seed(0)
+    stack, grads = nn.Parameter(torch.zeros(4, 6, 6)), torch.randn(4, 6, 6)
+    alone = [nn.Parameter(torch.zeros(6, 6)) for _ in range(4)]
+    stack.grad = grads
+    for p, grad in zip(alone, grads):
+        p.grad = grad
+    for params in ([stack], alone):
+        Muon([{"params": params, "matrices": True}], lr=0.01).step()
+    torch.testing.assert_close(stack.data, torch.stack([p.data for p in alone]), atol=1e-4, rtol=0)
+    assert stack.abs().min(dim=0).values.max() > 1e-3, "all of them moved"

@@ -21,6 +21,16 @@ def test_table_of_tasks_is_that_of_the_cards():
     assert readme_table.with_table(README) == README, "run python benchmarks/readme_table.py --write"
 
 
+def test_an_installed_copy_holds_all_files_that_the_package_reads():
+    tomllib = pytest.importorskip("tomllib")
+
+    kept = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    listed = {path for package, patterns in kept.items() if package != "ssl_demo.weights" for pattern in patterns
+              for path in ROOT.joinpath(*package.split(".")).glob(pattern)}
+    there = {path for path in (ROOT / "ssl_demo").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc", ".pyi")}
+    assert there == listed and any(path.parent.name == "lectures" for path in there)
+
+
 def test_front_matter_is_what_a_space_needs():
     front = dict(line.split(": ", 1) for line in README.split("---")[1].strip().splitlines())
     assert front["sdk"] == "gradio" and (ROOT / front["app_file"]).is_file()

@@ -78,6 +78,20 @@ def test_a_cheat_turns_controls_and_turns_them_back_or_says_why_not(told):
     assert not walk.is_open(walked, task, parse_controls(task, on) | {next(iter(on)): next(iter(off.values()))})
 
 
+def test_while_it_cheats_no_step_says_that_the_guards_are_on(told):
+    task, walked, result = told
+    changed = [step for step in walked.steps if step.cheating]
+    if not changed:
+        assert not walked.cheat.controls or task.card.name not in ("jigsaw", "cpc", "relative_patch", "simclr", "moco", "dino")
+        return
+    controls = {**result.controls, **walk.settings(walked, task, True)}
+    cheating = inference.load(task.card.name).run(EXAMPLES[0].image, **controls)
+    for step, now in zip(walked.steps, walk.told(walked, task, cheating)["steps"]):
+        assert now["text"] == walk.fill(step.cheating or step.text, cheating)[0] and len(now["text"]) <= 190
+    assert [step["text"] for step in walk.told(walked, task, result)["steps"]] == [walk.fill(step.text, result)[0]
+                                                                                   for step in walked.steps]
+
+
 def test_settings_of_a_training_are_knobs_of_the_lab(told):
     task, walked, _ = told
     knobs = {knob.name for knob in task.knobs}

@@ -5,17 +5,19 @@ sums up the rows from the top down to some row (c), and for each k a matrix W_k 
 described as. The guess is never drawn: it has to be more like the true patch than like any other patch of any photo in the batch,
 which is InfoNCE. What can be told over such a distance is not the single pixels but what the photo shows.
 
-What could cheat. Neighbouring patches share half of their pixels, so one row below is answered by recognising them: that W_1 is
+What could cheat. Neighbouring cells overlap by half, so one row below is answered by recognising what is shared: that W_1 is
 trained as a probe, whose gradient never reaches encoder or context, and its score shows how cheap the shortcut is. Brightness,
 colour cast and edges that run on give away patches that touch: each patch is cropped a little differently inside its cell, and
-its colours are changed by themselves (as CPC v2 does, Hénaff et al. 2019). Nothing of the rows below enters the context.
+its colours are changed by themselves (as CPC v2 does, Hénaff et al. 2019). Nothing of the rows below enters the context, but in
+training through the statistics of batch norm, over all patches of a batch.
 
 The loss. $$L = -\log \frac{\exp(\cos(W_k c_t, z_{t+k}) / \tau)}{\sum_j \exp(\cos(W_k c_t, z_j) / \tau)}$$ for each place $t$ and
 distance $k$, where $c_t$ is the context, $z_{t+k}$ the patch $k$ rows below, and $z_j$ all patches of all photos.
 
-Where we differ from the paper. A residual network of a million parameters on 5 x 5 patches of 32 px (crops of 24) instead of
-ResNet-101 on 7 x 7 of 64 px; small convolutions that look up instead of a PixelCNN; cosines of projected descriptions with a
-temperature instead of products; all patches of the batch as candidates; the overlapping row is left out of the loss.
+Where we differ from the paper. 1.8 million parameters on 5 x 5 patches of 32 px (crops of 24) instead of ResNet-101 on 7 x 7 of
+64 px, with batch norm, which the paper left out; small convolutions that look up instead of a PixelCNN; cosines of projected
+descriptions with a temperature instead of products; all patches of the batch as candidates; the overlapping row trains its own
+W_1 only.
 """
 
 import math
@@ -95,7 +97,7 @@ class CPC(PretextTask):
         row, column = divmod(self._nearest(*(float(share) / 100 for share in target.split() or (50, 70))), self.side)
         place = max(row, below) * self.side + column  # the rows above it have nothing to be foretold from
         temperature = self.config["temperature"] if temperature is None else temperature
-        run = {"place": place, "below": below, "temperature": temperature}  # what a person chose
+        run = {"place": place, "below": below, "temperature": temperature, "disturbed": disturbed}  # what a person chose
         return {"inputs": patches.unflatten(0, (B, N)), "targets": self.asked(device)[1].expand(B, -1), "images": images,
                 **{name: torch.full((B,), value, device=device) for name, value in run.items()}}
 
@@ -193,7 +195,8 @@ class CPC(PretextTask):
                   drawing.tile_board(company, zoom=2)),
             Panel("context", "The rows it sees", f"Rows 1 to {last + 1}; it foretells {below} below.", "sees",
                   self._outlined(drawing.picture(photo), place, last), click=ask),
-            Panel("patches", "Patches, each by itself", "Cropped and coloured by themselves.", "sees",
+            Panel("patches", "Patches, each by itself",
+                  "Cropped and coloured by themselves." if example["disturbed"][0] else "As they are.", "sees",
                   drawing.tile_board([tiles[n] if n // side <= last or n == place else blank for n in range(side**2)], [place]),
                   click=ask),
             Panel("ranking", "Most like its guess", f"Best first. Framed: the right one, rank {rank[asked]}.", "answers",

@@ -5,7 +5,8 @@ ones, a teacher the large ones only. Each spreads its answer over a thousand pro
 the teacher's answer to another crop: from a wheel, that of the car. The teacher is the average of the student's last steps.
 
 What could cheat. If both always gave the same answer they would agree, and know nothing: collapse. It has two forms, and a guard
-against each. One prototype takes everything: so the teacher's mean answer, the centre, is taken off its answers. All prototypes
+against each. One prototype takes everything: so the teacher's mean answer, the centre, is taken off its answers (in training
+something stronger takes the centre's place, see below). All prototypes
 get the same: so a lower temperature makes the teacher's answers sharper. Crops also share a photo's colours: those are changed.
 
 The loss. $$L = -\sum_{u \neq v} \mathrm{softmax}((t_u - c) / \tau_t) \cdot \log \mathrm{softmax}(s_v / \tau_s)$$ over large crops
@@ -223,7 +224,7 @@ class DINO(PretextTask):
             "recognised": Number("Told by its answer", found / len(teacher), f"{found} of {len(teacher)}",
                                  f"photos here; by chance 1 of {len(teacher)}"),
             "entropy_teacher": Number("Teacher's entropy", mine, f"{mine:.2f}", f"from 0 (one) to {top:.2f} (all)"),
-            "entropy_student": Number("Student's entropy", theirs, f"{theirs:.2f}", "softer, as its temperature is higher"),
+            "entropy_student": Number("Student's entropy", theirs, f"{theirs:.2f}", "the lower, the surer"),
             "kl": Number("KL divergence", cross - mine, f"{cross - mine:.2f}", "what the student has still to learn of these"),
             "most_used": Number("Most used prototype", most, f"{most:.1%}", f"of all targets; without centring {most_raw:.1%}"),
             "most_used_raw": Number("Most used, not centred", most_raw),

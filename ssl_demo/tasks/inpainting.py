@@ -3,12 +3,12 @@ r"""Inpainting (Context Encoders): hide a part of the photo and paint it from wh
 The idea. A quarter of the photo is cut out of its middle. An encoder sums up the rest, a decoder paints the whole picture, and
 the hole is judged. Lines can be carried on a little way; to fill a hole this large one must know what kind of thing stands there.
 
-The two losses. $$L = \frac{\sum_i w_i \lVert \hat x_i - x_i \rVert^2}{\sum_i w_i} + \lambda [\log D(x) + \log(1 - D(\hat x))]$$
-The squared error makes what is painted right on average, and therefore blurred; the pixels just around the hole
-are painted too and count ten times, so that the seam closes. Beside it a discriminator learns to tell filled photos from whole
+The two losses. $$L = \frac{\sum_i w_i \lVert \hat x_i - x_i \rVert^2}{\sum_i w_i} + \lambda [\log D(x) + \log(1 - D(\tilde x))]$$
+The squared error makes what is painted right on average, and therefore blurred; the pixels just around the hole are painted
+too and count ten times, so that the seam closes. Beside it a discriminator learns to tell filled photos $\tilde x$ from whole
 ones, and the painter to fool it: one minimax, in one backward pass. The discriminator follows its gradient down; on its way into
-the painter that gradient changes its sign and is made small (gradient reversal, Ganin and Lempitsky 2015). It weighs 0.001, as in
-the paper, so what is painted stays soft.
+the painter that gradient changes its sign and is made small (gradient reversal, Ganin and Lempitsky 2015). It weighs the paper's
+0.001, but of the mean of the critic's two errors, beside a squared error over the pixels' variance: a ninth of the formula's.
 
 What could cheat. Small holes can be filled by carrying on what touches them, without knowing anything: the hole is a quarter of
 the photo, and classical inpainting of it stands beside ours. Hidden pixels are one colour before the network gets them. The
@@ -16,7 +16,8 @@ classical guess is Telea's (2004) by OpenCV, radius a tenth of the side: on 100 
 Navier-Stokes reaches 14.8, scikit-image's biharmonic 14.2, and the mean colour 12.2.
 
 Where we differ from the paper. A residual encoder at 96 px instead of AlexNet's at 227, whose maps also cross to the decoder at
-each scale: thin holes need the detail. A tiny discriminator. Half of the holes in training are central, the rest blocks, strokes.
+each scale: thin holes need the detail. A tiny discriminator, which sees the photo around the hole, where the paper shows it what
+is painted alone: so it teaches the hole only. Half of the holes in training are central, the rest blocks, strokes.
 """
 
 import numpy as np
