@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from PIL import Image
 
 from .checkpoints import load_weights
@@ -22,6 +23,7 @@ AUTO = "auto"
 SHARES = {"tiny": 0.34, "small": 0.5}  # of the widths and depths that ship
 RATES = (2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 BATCHES = (4, 8, 16, 32)  # larger ones would take seconds a step here, and nobody watches that
+MOST_CLIPS = 8  # a clip is many frames: with more a step would take longer than a stop may
 FRAMES = 10  # of a clip that is watched: more would take longer to draw than to learn from
 # An average over some thirty steps: there are hundreds, not ten thousands. What a minute comes to was measured with AdamW.
 LIVE = {"ema": 0.97, "warmup": 0.05, "optimizer": "adamw"}
@@ -95,7 +97,7 @@ def knobs(task_name: str) -> tuple[Control, ...]:
         Control("lr", "Learning rate", "choice", f"{_rate(task):g}", "Too high: it never settles.",
                 choices=tuple(f"{rate:g}" for rate in rates)),
         Control("batch", "Batch", "choice", AUTO, "Photos a step; auto: what suits the size.",
-                choices=(AUTO, *map(str, BATCHES))),
+                choices=(AUTO, *(str(batch) for batch in BATCHES if batch <= MOST_CLIPS or task.card.input != "video"))),
         *task.knobs,
     )  # fmt: skip
 
@@ -119,6 +121,9 @@ def plan(task_name: str, data: Photos | Clips, data_name: str, *, seconds: float
     if start != SCRATCH:
         trained, _ = load_weights(task_name, start)
         task = task_type(**{**trained.config, **{key: task.config[key] for key in turned if key in task.config}})
+        if _shapes(task) != _shapes(trained):
+            odd = next(control.label for control in task.knobs if task.config[control.name] != trained.config[control.name])
+            raise ValueError(f"“{odd}” asks for another network than these weights are of: leave it, or start from nothing.")
     if (task.card.input == "video") != isinstance(data, Clips):
         raise ValueError(f"{task.card.title} learns from {'clips' if task.card.input == 'video' else 'photos'}.")
     if not len(data):
@@ -135,6 +140,11 @@ def plan(task_name: str, data: Photos | Clips, data_name: str, *, seconds: float
         photo = Image.fromarray(photo.frames[0])
     return Plan(task, recipe, data, data_name, _seconds(seconds, lab.most_seconds), _named(name, task, size, start), photo,
                 list(company), parse_seed(seed), start, labelled, steps)
+
+
+def _shapes(task: PretextTask) -> dict[str, torch.Size]:
+    with torch.device("meta"):  # no memory, no time
+        return {name: tensor.shape for name, tensor in task.build().state_dict().items()}
 
 
 def _turned(task_name: str, values: dict[str, Any]) -> dict[str, Any]:

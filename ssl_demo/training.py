@@ -8,8 +8,11 @@ import copy
 import json
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -156,15 +159,16 @@ def train(
             images = gather(next(feed).to(device))
             rng = torch.Generator().manual_seed(hash((seed, step, 0)) % 2**63)  # the 0 is there for runs begun with it
             example = share(task.training_example(images, rng))
-            loss, numbers, prediction = run(example)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-            optimizer.step()
-            step += 1
-            with torch.no_grad():
-                task.after_step(model, example, prediction, progress())
-            update_average(average, model, min(recipe.ema, (1 + step) / (10 + step)))
+            with uninterrupted() if world == 1 else nullcontext():  # several would wait for one that has stopped
+                loss, numbers, prediction = run(example)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+                optimizer.step()
+                step += 1
+                with torch.no_grad():
+                    task.after_step(model, example, prediction, progress())
+                update_average(average, model, min(recipe.ema, (1 + step) / (10 + step)))
             spent = loss.item(), time.perf_counter() - started  # .item() waits for the device, so the time is honest
             if world > 1:  # all processes have the same loss to report, and the same clock, or they would stop at different steps
                 spent = mean(torch.tensor(spent, dtype=torch.float64, device=device)).tolist()
@@ -196,6 +200,22 @@ def train(
     finally:
         feed.close()
         save()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of this block: half a step, kept, could not be gone on from as if nothing had been."""
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
+        yield
+        return
+    asked = []
+    before = signal.signal(signal.SIGINT, lambda *what: asked.append(what))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+    if asked and callable(before):
+        before(*asked[0])
 
 
 def batches_of(task: PretextTask, photos: Photos | Clips, recipe: Recipe, seed: int = 0, rank: int = 0,

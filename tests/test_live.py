@@ -316,6 +316,18 @@ def test_training_goes_on_from_weights(lab, plan):
     assert 0 < (one - other).abs().max() < 0.01
 
 
+def test_a_knob_that_asks_for_another_network_than_the_weights_is_refused(lab, crops, photo):
+    known = {"lab": lab, "photo": photo, "seconds": 1, "start": "split_brain-long"}
+    assert live.plan("split_brain", crops, "x", **known, knobs={"autoencoder": False}).task.config["autoencoder"] is False
+    with pytest.raises(ValueError, match="“Both halves see all” asks for another network"):
+        live.plan("split_brain", crops, "x", **known, knobs={"autoencoder": True})
+
+
+def test_a_step_of_clips_is_never_longer_than_a_stop_may_take():
+    batches = {name: next(knob for knob in live.knobs(name) if knob.name == "batch").choices for name in ("video_color", "mae")}
+    assert batches == {"video_color": ("auto", "4", "8"), "mae": ("auto", "4", "8", "16", "32")}
+
+
 # Data
 
 

@@ -95,6 +95,28 @@ def test_resumed_equals_uninterrupted(task, photos, tmp_path, stop):
     assert rest[0].seconds > first[-1].seconds and rest[-1].images == 80 and rest[-1].done and not first[-1].done
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_interrupt_waits_for_the_end_of_the_step(mae, photos, tmp_path, monkeypatch, optimizer):
+    """Whatever moment Ctrl-C comes at, what is kept is whole, and the run goes on as if nothing had been."""
+    recipe, checkpoint = replace(RECIPE, optimizer=optimizer), tmp_path / "run.checkpoint"
+    whole = list(train(mae, photos, recipe, steps=5, seed=3, every=0))
+    kind, moved = type(training.make_optimizer(mae.build(), recipe)), []
+    step = kind.step
+
+    def interrupted(self, *arguments):
+        moved.append(step(self, *arguments))
+        if len(moved) == 3:
+            os.kill(os.getpid(), signal.SIGINT)  # between the weights' move and its being counted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(train(mae, photos, recipe, steps=5, seed=3, every=0, checkpoint=checkpoint))
+    assert torch.load(checkpoint)["step"] == 3 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    rest = list(train(mae, photos, recipe, steps=5, seed=3, every=0, checkpoint=checkpoint, resume=checkpoint))
+    assert [s.loss for s in rest] == pytest.approx([s.loss for s in whole[3:]], rel=1e-5)
+
+
 def test_resuming_a_finished_run_gives_what_it_came_to_and_trains_no_further(mae, photos, tmp_path):
     checkpoint = tmp_path / "run.checkpoint"
     *_, last = train(mae, photos, RECIPE, steps=2, every=0, checkpoint=checkpoint)
