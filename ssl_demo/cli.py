@@ -181,6 +181,7 @@ def _train(options) -> dict | None:
     from tqdm import tqdm
 
     from . import checkpoints
+    from .data import sources
     from .distributed import processes
     from .pretext import create
     from .training import evaluate, load_checkpoint, train, with_settings
@@ -241,7 +242,8 @@ def _train(options) -> dict | None:
               "file": str(out)}
     card = {"metric": task.card.metric, "validation": {"score": score, "images": len(kept), "metrics": metrics},
             "data": _names(options.data), "photos": None if hasattr(learned, "source") else len(learned),
-            "steps": last.step, "images_seen": last.images, "minutes": round(minutes, 2),
+            "sources": sources(getattr(learned, "names", ())), "steps": last.step, "images_seen": last.images,
+            "minutes": round(minutes, 2),
             "machine": checkpoints.machine(), "seed": options.seed, "recipe": _plain(recipe),
             "date": time.strftime("%Y-%m-%d"), "command": options.typed, "curve": curve}
     checkpoints.save_weights(out, task, last.model, card | ({"before": before} if before else {}))

@@ -43,6 +43,11 @@ class Clips:
     def __len__(self) -> int:
         return len(self.rows) + len(self.photos)
 
+    @property
+    def names(self) -> list[str]:
+        """Of all sequences, then of all photos."""
+        return [*self.rows, *self.photos.names]
+
     def sample(self, count: int) -> Tensor:
         """About so many frames and photos as single pictures, evenly taken from all: (N, 3, side, side) float32 in [0, 1]."""
         rows = np.concatenate([*self.rows.values(), []]).astype(int)

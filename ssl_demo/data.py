@@ -16,7 +16,8 @@ import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,11 @@ class Photos:
             raise ValueError(f"{len(self)} photos are too few to hold out {held}")
         order = np.random.default_rng(seed).permutation(len(self))
         return self.take(np.sort(order[held:])), self.take(np.sort(order[:held]))
+
+
+def sources(names: Iterable[str]) -> dict[str, int]:
+    """How many photos each set gave, the largest first: a set is the first folder of names such as "imagenette/church/1.webp"."""
+    return dict(Counter(name.split("/")[0] for name in names if "/" in name).most_common())
 
 
 def load_photos(paths, side: int = 144, cache=None, limit: int | None = None, seed: int = 0, progress: bool = True,

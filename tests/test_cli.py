@@ -307,6 +307,7 @@ def test_train(name, call, data_for, tmp_path, file_for, no_weights):
     assert (
         card["command"].startswith(f"python -m ssl_demo train {name} --data") and card["machine"] and card["recipe"]["batch"] == 4
     )
+    assert card["sources"] == {}, "these photos lie in no folders of sets"
     assert card["curve"][0]["step"] == 1 and card["curve"][-1]["step"] == 3 and card["validation"]["score"] == report["score"]
     assert "heldout" not in card, "only `evaluate --record` says how good it is"
     used = call("run", name, file, "--weights", out, "--out", tmp_path / "panels")

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from ssl_demo import data
-from ssl_demo.data import Batches, Photos, centre, load_photos, prefetch
+from ssl_demo.data import Batches, Photos, centre, load_photos, prefetch, sources
 
 PACK = Path(__file__).resolve().parents[1] / "../shared/data/photos"
 COLORS = {"a/red.png": (255, 0, 0), "a/deep/green.png": (0, 255, 0), "a-b/blue.png": (0, 0, 255), "grey.png": (90, 90, 90)}
@@ -492,3 +492,8 @@ def test_centre_is_clamped():
     stripes[:, :, 8:16] = 255  # bicubic overshoots beside an edge
     image, = centre(Photos(stripes, ["0"]), 40, 1)
     assert image.min() == 0 and image.max() == 1
+
+
+def test_sources_are_the_sets_that_photos_come_from():
+    assert sources(["b/cat/1.webp", "a/2.png", "b/dog/3.webp", "alone.png"]) == {"b": 2, "a": 1}
+    assert list(sources(["a/1.png", "b/1.png", "b/2.png"])) == ["b", "a"] and sources([]) == {}

@@ -66,3 +66,9 @@ def test_the_cards_command_gives_the_cards_score(name, weights):
     card = bundled(name)[weights]["heldout"]
     metrics = evaluate(task, model, held_out(task), card["seed"])
     assert metrics[task.card.metric] == pytest.approx(card["score"], rel=1e-3)
+
+
+def test_cards_name_the_sets_they_learned_from():
+    for name in all_tasks():
+        card = next(iter(bundled(name).values()))
+        assert {"imagenette", "caltech101"} <= card["sources"].keys() and sum(card["sources"].values()) <= card["photos"]

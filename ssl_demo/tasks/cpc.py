@@ -59,7 +59,7 @@ class CPC(PretextTask):
     )
     defaults = {"size": 96, "cell": 32, "stride": 16, "patch": 24, "width": 64, "depths": [1, 2], "features": 256,
                 "embedding": 128, "skip": 1, "temperature": 0.1, "jitter": 1.0}  # jitter: of colours; skip: rows that overlap
-    recipe = Recipe(batch=64, lr=2e-3, crop=(0.4, 1.0))
+    recipe = Recipe(batch=64, optimizer="muon", lr=4e-3, crop=(0.4, 1.0))
     knobs = tuple(control for control in controls if control.name == "temperature")
 
     def __init__(self, **config):

@@ -91,7 +91,7 @@ class MAE(PretextTask):
     )
     defaults = {"size": 96, "patch": 8, "width": 160, "depth": 6, "heads": 5, "decoder_width": 128, "decoder_depth": 2,
                 "norm_pix": False, "loss_on": "hidden", "mask_ratio": 75}
-    recipe = Recipe(batch=32, lr=2e-3, crop=(0.4, 1.0))
+    recipe = Recipe(batch=32, optimizer="muon", lr=4e-3, crop=(0.4, 1.0))
     quick = {"lr": 5e-3, "crop": (0.8, 1.0), "flip": False}  # of few photos all is learned by heart, given whole and upright
     knobs = (
         Control("mask_ratio", "Hidden (%)", "slider", 75, "The paper hides 75.", minimum=10, maximum=95, step=5),
