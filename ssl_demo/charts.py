@@ -17,6 +17,7 @@ from plotly.subplots import make_subplots
 from .checkpoints import UNTRAINED
 from .embedding import title
 from .pretext import FAMILIES, all_tasks
+from .probes import half_interval
 from .texts import later, say
 from .transfer import PIXELS, PROTOCOLS, SUPERVISED
 
@@ -214,30 +215,33 @@ def gap(rows: list[dict]) -> go.Figure:
     return _finish(figure, 90 + 34 * max(2, len(found)), {"margin": {"r": 56 if found else 8}})
 
 
-def gap_sentence(rows: list[dict], test: int) -> str:
-    """What the rows say of the MAE paper's claim, with its uncertainty; test: how many photos were judged on.
+def gap_sentence(rows: list[dict]) -> str:
+    """What the rows say of the MAE paper's claim, with its uncertainty.
 
     Encoders that fill in what is missing gain more by fine-tuning over a linear layer than those that bring views together
-    (He et al. 2021, section 4.3).
+    (He et al. 2021, section 4.3). That is said of families, so what is uncertain is how encoders of one family differ: after ±
+    stands Welch's interval of 95 % for the difference of two means, from the variance between the encoders of each. It holds the
+    noise of the test photos too, which makes encoders differ. One encoder does not tell how those of its family differ.
     """
     labels, found = gaps(rows)
-    (here, filling), (there, views) = ((name, [g for n, g in found.items() if family(n) == name])
+    (here, filling), (there, views) = ((name, [tuned - linear for n, (linear, tuned) in found.items() if family(n) == name])
                                        for name in (_family("fill"), _family("views")))
     for name, group in ((here, filling), (there, views)):
         if not group:
             return say("Not measured yet: it takes a linear layer and fine-tuning of an encoder of “{name}”.", name=say(name))
-    means = [statistics.fmean(tuned - linear for linear, tuned in group) for group in (filling, views)]
-    # Of each gap the binomial variance of both accuracies; that of a mean falls with the number of encoders.
-    variances = [sum(a * (1 - a) / test for pair in group for a in pair) / len(group) ** 2 for group in (filling, views)]
-    difference, half = means[0] - means[1], 1.96 * math.sqrt(sum(variances))
+    means = [statistics.fmean(group) for group in (filling, views)]
+    difference, half = means[0] - means[1], math.inf
+    if min(len(filling), len(views)) > 1:
+        half = half_interval((statistics.variance(group) / len(group), len(group) - 1) for group in (filling, views))
     verdict = (say("as the MAE paper found") if difference > half else
                say("the opposite of what the MAE paper found") if difference < -half else
-               say("no difference that the test photos can tell, so the MAE paper's finding does not show here"))
+               say("no difference that so few encoders can tell, so the MAE paper's finding does not show here"))
     return say("With {labels} labels a class, fine-tuning adds {filling:.1f} points to a linear layer for encoders of “{here}” "
-               "({some} measured) and {views:.1f} for those of “{there}” ({others}); difference {difference:+.1f} ± {half:.1f} "
-               "points: {verdict}.",
+               "({some} measured) and {views:.1f} for those of “{there}” ({others}); difference {difference:+.1f} ± {half} "
+               "points (95% interval, from how encoders of a family differ): {verdict}.",
                labels=labels or say("all"), filling=100 * means[0], here=say(here), some=len(filling), views=100 * means[1],
-               there=say(there), others=len(views), difference=100 * difference, half=100 * half, verdict=verdict)
+               there=say(there), others=len(views), difference=100 * difference, verdict=verdict,
+               half="?" if half == math.inf else f"{100 * half:.1f}")
 
 
 def _family(word: str) -> str:

@@ -1,5 +1,7 @@
 """The charts of the transfer table, of any part of its rows."""
 
+import re
+
 import pytest
 
 from ssl_demo import charts
@@ -29,7 +31,7 @@ def test_the_shipped_table_is_drawn():
     for name in charts.trained(rows):
         assert charts.name_of(name) in words(charts.bars(rows))
         assert charts.name_of(name) in words(charts.curves(rows, "knn", 916)) or not charts.find(rows, name, "knn", None)
-    assert charts.gap_sentence(rows, table["test"]).endswith((".", "”."))
+    assert charts.gap_sentence(rows).endswith((".", "”."))
 
 
 @pytest.mark.parametrize("rows", [[], [row("pixels")], [row(f"{FILL}:untrained")], [row(FILL)], [row("a_task_of_later")]])
@@ -37,7 +39,7 @@ def test_any_part_of_the_rows_will_do(rows):
     for figure in (charts.bars(rows), charts.bars(rows, 10), charts.curves(rows, "knn", 916), charts.gap(rows),
                    charts.curves(rows, "finetune", 916)):  # fmt: skip
         assert figure.layout.height > 100 and figure.to_json()
-    assert charts.gap_sentence(rows, 100).startswith("Not measured yet")
+    assert charts.gap_sentence(rows).startswith("Not measured yet")
     assert "not measured" in words(charts.gap(rows)) and "not measured" in words(charts.curves(rows, "finetune", 916))
 
 
@@ -81,18 +83,45 @@ def pair(encoder, linear, tuned):
     return [row(encoder, "linear", accuracy=linear), row(encoder, "finetune", accuracy=tuned)]
 
 
+def family_rows(gaps):
+    """Rows of as many encoders of a family as there are gaps; gaps: by a name of the family, in points."""
+    names = {one: [name for name, task in all_tasks().items() if task.card.family == charts.family(one)] for one in gaps}
+    return [one for known, values in gaps.items() for name, value in zip(names[known], values)
+            for one in pair(name, 0.5, 0.5 + value / 100)]
+
+
 @pytest.mark.parametrize("fill, views, verdict", [
-    ((0.3, 0.8), (0.6, 0.7), "as the MAE paper found"),
-    ((0.5, 0.6), (0.3, 0.8), "the opposite of what the MAE paper found"),
-    ((0.5, 0.6), (0.5, 0.61), "does not show here"),
+    ((20, 22, 19), (6, 4, 5), "as the MAE paper found"),
+    ((6, 4, 5), (20, 22, 19), "the opposite of what the MAE paper found"),
+    ((7.3, 17.2, 9.3, 10.9, 9.3), (2.8, 5.1, 7.1, 9.0), "does not show here"),
 ])
 def test_the_sentence_follows_from_the_rows(fill, views, verdict):
-    rows = pair(FILL, *fill) + pair(VIEWS, *views)
-    sentence = charts.gap_sentence(rows, 1500)
-    assert verdict in sentence and f"adds {100 * (fill[1] - fill[0]):.1f} points" in sentence and "(1 measured)" in sentence
-    assert list(charts.gaps(rows)[1]) == [name for name in all_tasks() if name in (FILL, VIEWS)]
-    few = charts.gap_sentence(rows, 8)
-    assert "does not show here" in few, "eight test photos tell nothing"
+    rows = family_rows({FILL: fill, VIEWS: views})
+    sentence = charts.gap_sentence(rows)
+    assert verdict in sentence and f"adds {sum(fill) / len(fill):.1f} points" in sentence
+    assert f"({len(fill)} measured)" in sentence and f"({len(views)})" in sentence
+
+
+def test_the_interval_is_welchs_over_encoders():
+    fill, views = (7.3, 17.2, 9.3, 10.9, 9.3), (2.8, 5.1, 7.1, 9.0)
+    welch = pytest.importorskip("scipy.stats").ttest_ind(fill, views, equal_var=False).confidence_interval()
+    half = (welch.high - welch.low) / 2
+    assert half == pytest.approx(5.1, abs=0.05)
+    assert f"+4.8 ± {half:.1f} points" in charts.gap_sentence(family_rows({FILL: fill, VIEWS: views}))
+
+
+def test_one_encoder_does_not_tell_how_those_of_its_family_differ():
+    sentence = charts.gap_sentence(family_rows({FILL: (30,), VIEWS: (1, 2)}))
+    assert "+28.5 ± ? points" in sentence and "does not show here" in sentence
+
+
+def test_the_readme_quotes_the_sentence():
+    rows, readme = charts.table()["rows"], " ".join((charts.TABLE.parent.parent / "README.md").read_text("utf-8").split())
+    for labels in (None, 100):
+        sentence = charts.gap_sentence([one for one in rows if one["labels_per_class"] == labels])
+        filling, views, difference, half = re.search(r"adds ([\d.]+) .* and ([\d.]+) .*difference \+([\d.]+) ± ([\d.]+)",
+                                                     sentence).groups()
+        assert f"{filling} points and {views} with {labels or 'all'} labels" in readme and f"({difference} ± {half} " in readme
 
 
 def test_gaps_are_of_as_many_encoders_as_can_be():
@@ -108,7 +137,7 @@ def test_gaps_are_of_the_most_labels_that_both_were_measured_with():
     assert charts.gaps(rows) == (None, {FILL: (0.5, 0.6)})
     rows += [dict(one, labels_per_class=10) for one in pair(VIEWS, 0.6, 0.7)]
     assert charts.gaps(rows)[0] == 10, "rather both families with few labels than one with all"
-    assert charts.gap_sentence(rows, 1500).startswith("With 10 labels a class, fine-tuning adds 10.0 points")
+    assert charts.gap_sentence(rows).startswith("With 10 labels a class, fine-tuning adds 10.0 points")
 
 
 def test_labels_move_apart_and_keep_their_order():

@@ -68,11 +68,14 @@ def test_no_probe_hears_a_test_label_and_none_more_than_were_drawn(known, monkey
     monkeypatch.setattr(probes, "linear", recorded(probes.linear))
     live_transfer.scores(["pixels"], "pixels", K, 2, 1)
     live_transfer.votes({"pixels": known.train[:1]}, K, 2, 1)
-    places = drawn(known.train_labels, CLASSES, 2, 1)
-    assert len(heard) == 3
+    draws = [drawn(known.train_labels, CLASSES, 2, seed) for seed in range(live_transfer.DRAWS + 1)]
+    assert len(heard) == 3 + live_transfer.DRAWS, "the margin hears other draws"
     for train, labels in heard:
-        assert torch.equal(train, known.train[places]) and np.array_equal(labels, known.train_labels[places])
+        assert any(torch.equal(train, known.train[places]) and np.array_equal(labels, known.train_labels[places])
+                   for places in draws)
         assert not np.shares_memory(labels, known.test_labels)
+    for train, _ in (heard[0], heard[-1]):
+        assert torch.equal(train, known.train[draws[1]]), "what is shown is of the seed's draw"
 
 
 def test_the_vote_on_a_photo_is_its_neighbours(known):
@@ -114,8 +117,25 @@ def test_what_is_out_of_range_is_refused(known):
         live_transfer.knn("nothing", K, 1, 0)
 
 
-def test_the_margin_is_the_binomials():
-    assert live_transfer.margin(0.5, 600) == pytest.approx(0.04, abs=0.0005) and live_transfer.margin(1.0, 600) == 0
+def test_the_margin_holds_the_photos_and_the_draw_of_labels(known):
+    photos = 0.5 * 0.5 / (3 * N)
+    all_labels = live_transfer.margin(0.5, "pixels", K, N, 0)
+    assert all_labels == pytest.approx(1.96 * photos**0.5, rel=1e-3), "there is one draw only"
+    draws = np.var([live_transfer.knn("pixels", K, 1, seed) for seed in (7, 0, 1, 2, 3, 4)], ddof=1)
+    assert live_transfer.spread("pixels", K, 1, 7) ** 2 == pytest.approx(draws) and draws > 0
+    few = live_transfer.margin(0.5, "pixels", K, 1, 7)
+    assert 1.96 < few / (photos + draws) ** 0.5 < 2.58, "Student's t, of five degrees of freedom or more"
+    assert probes.half_interval([(0.04, np.inf)]) == pytest.approx(0.392, abs=1e-3) and probes.half_interval([(0, 5)]) == 0
+
+
+def test_with_few_labels_the_chosen_encoder_alone_is_asked_after_other_draws(known, monkeypatch):
+    asked, knn = [], live_transfer.knn
+    monkeypatch.setattr(live_transfer, "knn", lambda *of: asked.append(of) or knn(*of))
+    by_name = {score.encoder: score for score in live_transfer.scores(["pixels", OTHER], OTHER, K, 2, 0)}
+    assert sorted({seed for name, _, _, seed in asked if name == OTHER}) == [*range(live_transfer.DRAWS + 1)]
+    assert {seed for name, _, _, seed in asked if name == "pixels"} == {0}
+    assert by_name["pixels"].margin is None and None not in (by_name[OTHER].margin, by_name[OTHER].linear_margin)
+    assert all(score.margin is not None for score in live_transfer.scores(["pixels", OTHER], OTHER, K, N, 0))
 
 
 # The room
@@ -136,6 +156,8 @@ def test_a_photo_is_seen_once_and_asked_about_often(room, monkeypatch):
     assert len(looked) == 1 and same is seen and story != again and json.loads(asked)[:-1] == ["pixels", 3, 2, "PCA", 0]
     assert room.told(Image.new("RGB", (9, 9)), "pixels", 3, 2, "PCA", 0, seen)[1] is not seen and len(looked) == 2
     assert story.count("<section") == 4 and 'aria-checked="true"' in story and "gas pump" in story and "tench (fish)" in story
+    assert "other test photos and other labels" in story and "other labels" not in again, "of the second all labels are known"
+    assert story.count('<i style="left') == 3, "the chosen encoder's interval: twice by its neighbours, and by a linear layer"
     assert "6 labels" in story and "18 photos" in story and "36 photos" in story and "chance, 33%" in story
 
 
@@ -179,6 +201,8 @@ def test_the_endpoint_tells_accuracies_and_the_votes_on_a_photo(url, files):
     found = {result["encoder"]: result for result in report["results"]}
     assert set(found) == set(shipped_features.available()) == {vote["encoder"] for vote in report["photo"]}
     assert found[name]["knn"] == live_transfer.knn(name, 5, 3, 2) and found[name]["linear"] == live_transfer.linear(name, 3, 2)
+    assert found[name]["margin"] == pytest.approx(live_transfer.margin(found[name]["knn"], name, 5, 3, 2))
+    assert all(result["margin"] > 0.03 for result in report["results"])
     assert all(sum(vote["votes"].values()) == pytest.approx(1, abs=1e-4) for vote in report["photo"])
     assert "photo" not in client.predict(encoder=name, neighbours=5, labels_per_class=3, seed=2, file=None, api_name="/transfer")
     with pytest.raises(Exception, match="from 1 to 100, not 0|minimum"):

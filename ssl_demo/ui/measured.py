@@ -28,7 +28,7 @@ class Measured:
             with gr.Row():
                 self.curves = [plot(f"measured-curves-{protocol}") for protocol in PROTOCOLS]
             gr.HTML(f"<h4>{say('Is a linear layer far below fine-tuning?')}</h4><p class='soft'>"
-                    f"{html.escape(charts.gap_sentence(self.rows, table.get('test', 1)))}</p>")
+                    f"{html.escape(charts.gap_sentence(self.rows))}</p>")
             self.gap = plot("measured-gap")
         self.of_all = table.get("train", 10) / max(1, len(table.get("classes", [0])))
         # Plotly is heavy: nothing is drawn before somebody looks.

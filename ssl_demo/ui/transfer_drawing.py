@@ -10,7 +10,7 @@ from ..checkpoints import UNTRAINED
 from ..drawing import heat
 from ..embedding import title
 from ..images import square
-from ..live_transfer import Map, Score, kind_of, margin
+from ..live_transfer import Map, Score, kind_of
 from ..texts import later, say
 from .panels import data_url
 
@@ -109,13 +109,13 @@ def _across(points: np.ndarray) -> np.ndarray:
     return MAP / 2 + (MAP / 2 - 22) * np.asarray(points) * (1, -1)
 
 
-def accuracy_html(scores: Sequence[Score], chosen: str, photos: int, classes: int, says: str) -> str:
-    """The chosen encoder by two probes, and all encoders by their neighbours. photos: how many were asked about."""
+def accuracy_html(scores: Sequence[Score], chosen: str, classes: int, says: str) -> str:
+    """The chosen encoder by two probes, and all encoders by their neighbours."""
     one = next(score for score in scores if score.encoder == chosen)
-    both = "".join(f'<li><span>{label}</span>{_track(value, margin(value, photos))}<b>{value:.1%}</b></li>'
-                   for label, value in ((say("Neighbours"), one.knn), (say("Linear layer"), one.linear)) if value is not None)
+    both = "".join(f"<li><span>{label}</span>{_track(value, half)}<b>{value:.1%}</b></li>" for label, value, half in (
+        (say("Neighbours"), one.knn, one.margin), (say("Linear layer"), one.linear, one.linear_margin)) if value is not None)
     rows = "".join(f'<li class="{score.kind}{" chosen" if score is one else ""}" {_choice(score.encoder, score is one)}>'
-                   f"{_name(score.encoder)}{_track(score.knn, margin(score.knn, photos))}<b>{score.knn:.1%}</b></li>"
+                   f"{_name(score.encoder)}{_track(score.knn, score.margin)}<b>{score.knn:.1%}</b></li>"
                    for score in scores)
     chance = f"--chance:{1 / classes:.1%}"
     return (f'<h4>{readable_encoder(chosen)}</h4><ul class="rates both" style="{chance}">{both}</ul>'
@@ -152,8 +152,9 @@ def _choice(encoder: str, is_chosen: bool) -> str:
     return f'data-encoder="{html.escape(encoder)}" role="radio" tabindex="0" aria-checked="{str(is_chosen).lower()}"'
 
 
-def _track(value: float, half: float = 0.0) -> str:
-    """A bar of the share, and the line across of its interval."""
+def _track(value: float, half: float | None = None) -> str:
+    """A bar of the share, and the line across of its interval, where that is known."""
+    half = half or 0.0
     low, high = max(0.0, value - half), min(1.0, value + half)
     line = f'<i style="left:{low:.1%};width:{high - low:.1%}"></i>' if half else ""
     return f'<div class="track"><div class="fill" style="width:{value:.1%}"></div>{line}</div>'

@@ -170,7 +170,10 @@ class TransferRoom:
                                        api_description="What encoders know of ten classes, and of a photo.")
 
     def endpoint(self) -> Callable:
-        """What the API calls: to accuracies, and where there is a photo, to the votes on it."""
+        """What the API calls: to accuracies, and where there is a photo, to the votes on it.
+
+        margin: half the 95 % interval of knn over other test photos and other draws of labels, here of every encoder.
+        """
         def transfer(encoder: str, neighbours: int, labels_per_class: int, seed: int, file=None) -> dict[str, Any]:
             with toasts.told():
                 if not 1 <= neighbours <= MOST_NEIGHBOURS:
@@ -180,7 +183,7 @@ class TransferRoom:
                 scores = live_transfer.scores(self.encoders, encoder, k, per_class, seed)
                 tests = len(known.test_labels)
                 results = [{"encoder": score.encoder, "kind": score.kind, "knn": score.knn, "linear": score.linear,
-                            "margin": live_transfer.margin(score.knn, tests)} for score in scores]
+                            "margin": live_transfer.margin(score.knn, score.encoder, k, per_class, seed)} for score in scores]
                 report = {"encoder": encoder, "neighbours": k, "labels_per_class": per_class, "seed": seed,
                           "classes": known.classes, "test": tests, "results": results}
                 if file is not None:
@@ -209,7 +212,7 @@ def story(photo: Image.Image, own: dict, encoder: str, k: int, per_class: int, k
     shown = live_transfer.map_of(encoder, kind, k, per_class, seed, own[encoder])
     votes = live_transfer.votes(own, k, per_class, seed)
     labels, tests, classes = len(shown.labelled), len(known.test_labels), len(known.classes)
-    half = live_transfer.margin(next(score.knn for score in scores if score.encoder == encoder), tests)
+    half = next(score.margin for score in scores if score.encoder == encoder)
     if kind == "PCA":
         mapped = say("{photos:,} photos in the two directions in which {encoder}'s features differ most (PCA: {explained:.0%} of "
                      "variance). Full colour: the {labels:,} with labels; lines: those that vote on yours, which is projected "
@@ -220,15 +223,16 @@ def story(photo: Image.Image, own: dict, encoder: str, k: int, per_class: int, k
                      "{labels:,} with labels; lines: those that vote on yours, which lies at the weighted mean of its {voters} "
                      "most similar.",
                      photos=len(shown.classes), encoder=say(title(encoder)), labels=labels, voters=min(k, len(shown.classes)))
-    judged = say("Right answers on {tests} photos that no probe has heard of, after {labels:,} labels. Thin line: 95% interval, "
-                 "±{half:.1f} points; what differs by less may be luck. Upright mark: chance, {chance:.0%}. Hatched: never "
-                 "trained.",
-                 tests=tests, labels=labels, half=100 * half, chance=1 / classes)
+    change = (say("other test photos and other labels") if live_transfer.is_drawn(encoder, per_class) else
+              say("other test photos"))
+    judged = say("Right answers on {tests} photos that no probe has heard of, after {labels:,} labels. Thin line: what {change} "
+                 "may change (95%), here ±{half:.1f} points. Upright mark: chance, {chance:.0%}. Hatched: never trained.",
+                 tests=tests, labels=labels, change=change, half=100 * half, chance=1 / classes)
     voted = say("The vote of the {voters} most similar labelled photos, the more similar the weightier. There are only {classes} "
                 "classes: anything else gets the nearest of them.", voters=min(k, labels), classes=classes)
     order = [score.encoder for score in scores]
     return f'<div class="story transfer" data-settings="{html.escape(link)}">' + "".join((
         step(1, say("Features"), "features", features_html(photo, own[encoder][0].numpy(), known.train.numpy(), encoder)),
         step(2, say("Map"), "map", map_html(shown, known.classes, photo, mapped)),
-        step(3, say("Accuracy"), "accuracy", accuracy_html(scores, encoder, tests, classes, judged)),
+        step(3, say("Accuracy"), "accuracy", accuracy_html(scores, encoder, classes, judged)),
         step(4, say("Your photo"), "votes", votes_html(votes, order, encoder, known.classes, voted)))) + "</div>"
