@@ -57,6 +57,12 @@ def test_links_of_others_and_bad_links():
             links.read(parameters)
 
 
+def test_what_to_type_elsewhere_names_the_file_of_an_own_network():
+    calls = links.calls(all_tasks()["mae"], 0, "my one", {})
+    assert calls == {"Command line": "python -m ssl_demo run mae photo.jpg --weights FILE.safetensors --out out",
+                     "Python": "ssl_demo.load('mae', 'FILE.safetensors').run('photo.jpg')"}
+
+
 @pytest.mark.parametrize("name", all_tasks())
 def test_what_to_type_elsewhere_asks_for_the_same(name, monkeypatch):
     """The command is parsed by the real command line, the Python is evaluated: both must ask for what the tab shows."""

@@ -144,6 +144,15 @@ document.addEventListener('click', (event) => {
   const button = event.target.closest('[data-move]');
   if (button && kept && lecture) Number(button.dataset.move) ? move(lecture.at + Number(button.dataset.move)) : leave();
 });
+document.addEventListener('change', (event) => {  // a number typed beyond its box's limits goes back to them, and is answered so
+  const box = event.target, limit = (name, none) => (box[name] === '' || box[name] === 'any' ? none : Number(box[name]));
+  if (!box.matches('input[type=number]') || box.value === '') return;
+  const within = Math.min(Math.max(Number(box.value), limit('min', -Infinity)), limit('max', Infinity));
+  const value = limit('step', 0) % 1 ? within : limit('step', 0) ? Math.round(within) : within;
+  if (value === Number(box.value)) return;
+  box.value = value;
+  box.dispatchEvent(new Event('input', {bubbles: true}));
+}, true);
 document.addEventListener('keydown', (event) => {  // as presenters' remotes send them
   if (!lecture || !kept || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === 'Escape') return leave();

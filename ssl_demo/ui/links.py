@@ -16,6 +16,7 @@ from ..examples import EXAMPLES, name_of
 from ..inference import parse_seed
 from ..pretext import PretextTask, all_tasks, parse_controls
 
+TRAINED = "trained"
 FIXED = ("task", "room", "photo", "seed", "network")  # what is no control
 SETTINGS = {"transfer": live_transfer.controls}
 ROOMS = {"overview": "Overview", "transfer": "Transfer", "teach": "Teach it", "lab": "Training lab"}
@@ -48,17 +49,21 @@ def query(task: type[PretextTask], photo, seed: int | None, network: str | None,
 
 
 def calls(task: type[PretextTask], seed: int | None, network: str | None, controls: dict[str, Any]) -> dict[str, str]:
-    """The same run as a person may type it elsewhere: on the command line, in Python, over HTTP."""
-    name, turned, untrained = task.card.name, changed(task, controls), network == UNTRAINED
+    """The same run as a person may type it elsewhere: on the command line, in Python, over HTTP.
+
+    Of a visitor's own network only they have the file, `FILE.safetensors` as the Training lab gave it; HTTP takes none.
+    """
+    name, turned = task.card.name, changed(task, controls)
+    weights = {None: "", TRAINED: "", UNTRAINED: UNTRAINED}.get(network, "FILE.safetensors")
     file = "clip.mp4" if task.card.input == "video" else "photo.jpg"
-    shell = [f"--seed {seed}"] * bool(seed) + [f"--weights {UNTRAINED}"] * untrained
+    shell = [f"--seed {seed}"] * bool(seed) + [f"--weights {weights}"] * bool(weights)
     shell += ["--set " + " ".join(shlex.quote(f"{key}={value}") for key, value in turned.items())] * bool(turned)
     keys = ([f"seed={seed}"] if seed else []) + [f"{key}={value!r}" for key, value in turned.items()]
-    load = ", ".join(repr(part) for part in [name, UNTRAINED][: 1 + untrained])
-    over = [f'file=handle_file("{file}")'] + [f'network="{UNTRAINED}"'] * untrained + keys + [f'api_name="/{name}"']
+    load = ", ".join(repr(part) for part in [name, weights] if part)
+    over = [f'file=handle_file("{file}")'] + [f'network="{weights}"'] * bool(weights) + keys + [f'api_name="/{name}"']
+    http = {"HTTP": f"Client(ADDRESS).predict({', '.join(over)})"} if weights in ("", UNTRAINED) else {}
     return {"Command line": " ".join(["python -m ssl_demo run", name, file, *shell, "--out out"]),
-            "Python": f"ssl_demo.load({load}).run({', '.join([repr(file), *keys])})",
-            "HTTP": f"Client(ADDRESS).predict({', '.join(over)})"}
+            "Python": f"ssl_demo.load({load}).run({', '.join([repr(file), *keys])})", **http}
 
 
 def read(parameters: Mapping[str, str]) -> Place | None:

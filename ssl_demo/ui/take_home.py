@@ -98,7 +98,7 @@ def weights(task: type[PretextTask], network: str) -> str:
     """Which weights answered: the bundled ones, "untrained", or those that the visitor calls so."""
     if network == UNTRAINED:
         return UNTRAINED
-    return next(iter(bundled(task.card.name)), UNTRAINED) if network == "trained" else network
+    return next(iter(bundled(task.card.name)), UNTRAINED) if network == links.TRAINED else network
 
 
 def notes(task: type[PretextTask], photo, seed: int, network: str, controls: dict[str, Any],

@@ -32,7 +32,6 @@ from .walk_strip import FORMULAS, WalkStrip
 from .watching import Running, watch
 
 LONG = {**QUICK, "queue": True, "concurrency_id": "model"}  # tells how far it is and can be cancelled, which needs the queue
-TRAINED = "trained"
 
 
 class TaskTab:
@@ -134,7 +133,7 @@ class TaskTab:
         return guess_first.told(self.task, result, photo, values[0], values[-1], links, whole) if self.guesses else whole
 
     def opened(self, request: gr.Request, photo: Image.Image, *values) -> str | dict:
-        """The story of a tab that is opened, or whose seed changes; nothing where a move in a lecture has just brought it."""
+        """The story of a tab that is opened; nothing where a move in a lecture has just brought it."""
         if photo is not None and self.just.was_given(request.session_hash, (self.asked(photo, *values), *self.guessed(values))):
             return gr.skip()
         return self.answer(photo, *values)
@@ -194,8 +193,9 @@ class TaskTab:
 
         photo: the session's photo, or clip where the task takes clips; upload: the component that reads one.
         """
-        changes = [self.network.input, *(control.input for control in self.controls.values())]
-        self.again.click(lambda seed: (int(seed or 0) + 1) % 2**31, self.seed, self.seed, **QUICK)
+        # What a person turns; not the seed's `change`: a link sets it together with the controls, and it would ask before they are.
+        changes = [self.network.input, self.seed.input, *(control.input for control in self.controls.values())]
+        again = self.again.click(lambda seed: (int(seed or 0) + 1) % 2**31, self.seed, self.seed, **QUICK)
         everything, knobs = [photo, *self.inputs], [*self.controls.values()]
         told = [part.select for part in (self.story, self.walk.box) if part]
         if self.is_long:
@@ -203,16 +203,14 @@ class TaskTab:
                 return [*self.clicked(photo, *values, event=event)[2 : 2 + len(self.controls)]]
 
             moved = gr.on(told, clicked, everything, knobs, **QUICK)
-            moved.then(self.answer_slowly, everything, self.shown, **LONG)
-            gr.on([self.seed.change, *changes], self.answer_slowly, everything, self.shown, **LONG)
+            gr.on([moved.then, again.then, *changes], self.answer_slowly, everything, self.shown, **LONG)
             self.cancel.click(self.stop, **QUICK)
         else:
             def clicked(event: gr.EventData, photo, *values) -> list:
                 values = self.clicked(photo, *values, event=event)
                 return [self.answer(photo, *values), *values[2 : 2 + len(self.controls)]]
 
-            gr.on(changes, self.answer, everything, self.story, **QUICK)
-            self.seed.change(self.opened, everything, self.story, **QUICK)
+            gr.on([again.then, *changes], self.answer, everything, self.story, **QUICK)
             gr.on(told, clicked, everything, [self.story, *knobs], **QUICK)
         if self.guesses:
             guess_first.listen(self, photo, *self.guesses)
