@@ -20,7 +20,7 @@ from typing import Any
 
 from PIL import Image
 
-from .. import live, live_data, own_features
+from .. import live, live_data, own_networks
 from ..checkpoints import bundled
 from ..examples import EXAMPLES
 from ..labelled import SETS, Labelled
@@ -87,8 +87,8 @@ class Shelf:
 
     def leave(self, owner: str) -> None:
         """All of a visit's weights are gone."""
-        own_features.forget(self._place(owner))
         shutil.rmtree(self._place(owner), ignore_errors=True)
+        own_networks.forget(self._place(owner))  # last: what is asked for meanwhile finds no file, and is not remembered
 
     def _place(self, owner: str) -> Path:
         return self.folder / hashlib.sha256(owner.encode()).hexdigest()[:24]
@@ -104,6 +104,7 @@ def leave(owner: str) -> None:
 def join(own: dict, task: str, name: str, path: Path) -> tuple[dict, str]:
     """A visit's own networks with one more, and the name it has there, which none of the task's others bears."""
     name = unused(name, own.get(task, {}))
+    own_networks.keys({task: {name: str(path)}})  # known before it is first asked, so that what it makes goes with it
     return {**own, task: {**own.get(task, {}), name: str(path)}}, name
 
 
