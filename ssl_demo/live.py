@@ -131,6 +131,8 @@ class Run:
             logging.getLogger(__name__).exception("a training broke off")
             state, error = "failed", later(f"The training broke off ({type(problem).__name__}).")
         finally:
+            if self._forgotten:  # perhaps while its weights were being written
+                shutil.rmtree(self._folder / self.id, ignore_errors=True)
             self.plan = replace(self.plan, data=NOTHING, labelled=None)  # the rest is small
             self._set(state=state, error=error, seconds_left=0.0, saving=False)
             self._lab._ended(self)
