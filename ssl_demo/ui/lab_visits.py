@@ -11,6 +11,7 @@ import itertools
 import math
 import shutil
 import tempfile
+import time
 import uuid
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -75,6 +76,7 @@ class Shelf:
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="ssl_demo_shelf_"))
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        self._owners: dict[str, float] = {}
 
     def keep(self, owner: str, path: Path) -> Path:
         """A copy of weights, with their card where they have one."""
@@ -83,10 +85,16 @@ class Shelf:
         for file in (path.with_suffix(".json"), path):
             if file.is_file():
                 shutil.copyfile(file, place / file.name)
+        self._owners[owner] = time.monotonic()  # now that the files lie there: who left meanwhile is found at the next look
         return place / path.name
+
+    def owners(self) -> dict[str, float]:
+        """Who keeps weights here, and when each brought the newest, by `time.monotonic`."""
+        return dict(self._owners)
 
     def leave(self, owner: str) -> None:
         """All of a visit's weights are gone."""
+        self._owners.pop(owner, None)
         shutil.rmtree(self._place(owner), ignore_errors=True)
         own_networks.forget(self._place(owner))  # last: what is asked for meanwhile finds no file, and is not remembered
 
@@ -94,8 +102,21 @@ class Shelf:
         return self.folder / hashlib.sha256(owner.encode()).hexdigest()[:24]
 
 
+def owners() -> dict[str, float]:
+    """The visits that have runs or keep weights, and when each last asked for one, by `time.monotonic`."""
+    runs, kept = lab().owners(), shelf().owners()
+    return {owner: max(runs.get(owner, 0.0), kept.get(owner, 0.0)) for owner in {*runs, *kept}}
+
+
+def stop(owner: str) -> None:
+    """A visitor's page is gone: the training ends and its place is free. What there is stays, for who comes back soon."""
+    _preparing.pop(owner, None)
+    for run in lab().runs(owner):
+        run.stop()
+
+
 def leave(owner: str) -> None:
-    """A visitor is gone: the training ends, its place is free, and what was kept is deleted."""
+    """A visit is over: the training ends, its place is free, and what was kept is deleted."""
     _preparing.pop(owner, None)
     lab().leave(owner)
     shelf().leave(owner)
