@@ -87,7 +87,8 @@ class Lesson:
     """One visit's classes. It changes in place, so that what comes while an answer is on its way is not lost.
 
     version: grows with every change; asked: the photo to classify, as given, and as a `Picture`; scores: see `score`; own: the
-    visit's own networks, by their keys; left: the version that the visitor no longer waits for.
+    visit's own networks, by their keys; lost: why some of them were dropped; left: the version that the visitor no longer waits
+    for.
     """
 
     def __init__(self):
@@ -95,6 +96,7 @@ class Lesson:
         self.asked: tuple[Image.Image, Picture] | None = None
         self.scores: dict[str, tuple] = {}
         self.own: list[str] = []
+        self.lost: list[str] = []
         self.left: int | None = None
 
     def add(self, place: int, images: Sequence[Image.Image]) -> None:
@@ -159,6 +161,17 @@ class Lesson:
         seen = [picture for group in self.ready() for picture in group.pictures]
         return seen + ([self.asked[1]] if self.asked else [])
 
+    def see(self, encoder: str) -> None:
+        """Lets an encoder see all pictures. An own network that cannot is dropped, and `lost` says why."""
+        try:
+            embedding.title(encoder)  # of a network that is gone nothing can be told, though it has seen all
+            embed(self.pictures(), encoder)
+        except ValueError as mistake:
+            if not own_networks.is_own(encoder):
+                raise
+            self.own = [key for key in self.own if key != encoder]
+            self.lost.append(str(mistake))
+
     def is_example(self) -> bool:
         """Whether all pictures are the app's own."""
         known = {picture.number for group in _example() for picture in group.pictures}
@@ -171,8 +184,9 @@ class Lesson:
             yield done, len(names)
             if self.version != version:
                 return
-            embed(self.pictures(), name)
-            score(self.ready(), name, self.scores)
+            self.see(name)
+            if name in (*encoders(), *self.own):
+                score(self.ready(), name, self.scores)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import shutil
 import weakref
+from pathlib import Path
 
 import gradio as gr
 import numpy as np
@@ -15,7 +16,7 @@ from ssl_demo import embedding, inference, labelled, live_data, live_transfer, o
 from ssl_demo.checkpoints import find
 from ssl_demo.shipped_features import SIDE, Shipped
 from ssl_demo.teach import Group, Lesson, Picture
-from ssl_demo.ui import lab_visits, own_encoder, transfer_room
+from ssl_demo.ui import lab_visits, own_encoder, teach_room, transfer_room
 
 TASK = embedding.bundled_encoders()[0]
 CLASSES, TRAIN, TEST = ("dark", "light"), 3, 2
@@ -105,8 +106,8 @@ def test_what_it_made_goes_with_its_visitor(mine, host, monkeypatch):
     made = [weakref.ref(one) for one in (runner.model, shipped_features.load(mine), shipped_features.load(mine).train,
                                          live_transfer._pca(mine)[0], lesson.pictures()[0].own[mine])]  # fmt: skip
     del runner, lesson, others
-    shutil.rmtree(path.rpartition("/")[0])
-    own_networks.forget(path.rpartition("/")[0])
+    shutil.rmtree(Path(path).parent)
+    own_networks.forget(Path(path).parent)
     gc.collect()
     assert [one() for one in made] == [None] * len(made)
     for ask, *values in calls:
@@ -198,6 +199,35 @@ def test_it_is_taught_beside_the_others_and_does_not_vote(mine, monkeypatch):
     rows = {row["encoder"]: row for row in told["encoders"]}
     assert rows[mine]["own"] and rows[mine]["trained"] and rows[mine]["accuracy"] == rows[TASK]["accuracy"]
     assert told["together"]["encoders"] == 1 and told["together"]["agree"] <= 1
+
+
+@pytest.mark.parametrize("asked", ["before", "never"])
+def test_one_that_is_gone_is_dropped_and_the_room_still_answers(mine, monkeypatch, asked):
+    monkeypatch.setattr(teach, "encoders", lambda: [TASK, "pixels"])
+    said, lesson, photo = [], Lesson(), Image.new("RGB", (40, 40), "#58a")
+    monkeypatch.setattr(teach_room.toasts, "warn", lambda mistake: said.append(str(mistake)))
+    with gr.Blocks():
+        room = teach_room.TeachRoom()
+    lesson.invite([mine])
+    lesson.begin(teach.example())
+    if asked == "before":
+        *_, (told, _) = room.work(photo, lesson)
+        assert "my &lt;b&gt;" in told and said == []
+    own_networks.forget(Path(own_networks.find(mine).path).parent)
+    *_, (told, _) = room.work(photo, lesson) if asked == "never" else [room.answer(Image.new("RGB", (9, 9)), lesson)]
+    assert "my &lt;b&gt;" not in told and "On 18 pictures" in told and lesson.own == []
+    assert len(said) == 1 and "not here any more" in said[0]
+    assert room.answer(photo, lesson)[0].count('class="reach"') == 2 and len(said) == 1
+
+
+def test_the_transfer_room_says_of_one_that_is_gone_that_it_is(mine, monkeypatch):
+    said = []
+    monkeypatch.setattr(own_encoder.toasts, "warn", lambda mistake: said.append(str(mistake)))
+    with gr.Blocks():
+        own = own_encoder.OwnEncoder()
+    own_networks.forget(Path(own_networks.find(mine).path).parent)
+    ((_, busy, _, again, _),) = own.look("me", mine)
+    assert not busy["visible"] and not again["visible"] and len(said) == 1 and "not here any more" in said[0]
 
 
 # A training that is probed
