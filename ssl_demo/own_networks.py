@@ -50,12 +50,14 @@ def keys(own: Mapping[str, Mapping[str, str]]) -> list[str]:
 
     Those whose files are gone, as after the visit, are left out.
     """
-    found = {key_of(task, path): Own(task, name, str(path)) for task, files in own.items() for name, path in files.items()
-             if Path(path).is_file()}
-    with _door:
-        for key, one in found.items():
-            _known.setdefault(key, one)
-    return list(found)
+    found = []
+    with _door:  # before the files are looked for: they go before `forget` is called, and no key comes back after it
+        for task, files in own.items():
+            for name, path in files.items():
+                if Path(path).is_file():
+                    found.append(key_of(task, path))
+                    _known.setdefault(found[-1], Own(task, name, str(path)))
+    return found
 
 
 def get(encoder: str) -> Own | None:

@@ -90,8 +90,9 @@ class TeachRoom:
         """The story. Own networks that cannot be asked any more have no part in it; a toast says why."""
         for key in list(lesson.own):
             lesson.see(key)
-        while lesson.lost:
-            toasts.warn(lesson.lost.pop())
+        lost, lesson.lost = lesson.lost, []
+        for mistake in lost:
+            toasts.warn(mistake)
         return teach_story(lesson)
 
     def work(self, photo: Image.Image, lesson: Lesson) -> Iterator[tuple]:
