@@ -1,6 +1,5 @@
 """A task with its network: loaded once, run on a photo or a clip, on whatever device there is."""
 
-import functools
 import os
 import threading
 import time
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from . import examples
+from . import examples, own_networks
 from .checkpoints import load_weights
 from .drawing import seed_all
 from .images import load_photo, square, to_tensor
@@ -103,7 +102,12 @@ class Runner:
         return self.task.click(panel, x, y, self.example(image, seed, parse_controls(self.task, controls), company))
 
 
-@functools.lru_cache(maxsize=64)
+def _own(task: str, weights: str | None = None) -> own_networks.Own | None:
+    """The visitor's own network whose file this is, or None."""
+    return own_networks.get(own_networks.key_of(task, weights)) if weights else None
+
+
+@own_networks.remembered(64, _own)
 def load(task: str, weights: str | None = None) -> Runner:
     """A task by name with bundled weights (a name), a file's, the best bundled ones (None), or "untrained" ones. Cached.
 

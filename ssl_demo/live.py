@@ -42,6 +42,7 @@ class Run:
 
     def __init__(self, plan: Plan, lab: "Lab", folder: Path):
         self.id, self.plan, self._lab, self._folder = uuid.uuid4().hex[:12], plan, lab, folder
+        self.asked = time.monotonic()
         self._change = threading.Condition()  # guards all below
         self._held, self._ending, self._forgotten, self._credit = False, False, False, 0
         self._steps, self._looked, self._next_look = 0, 0.0, 0.0
@@ -131,6 +132,8 @@ class Run:
             logging.getLogger(__name__).exception("a training broke off")
             state, error = "failed", later(f"The training broke off ({type(problem).__name__}).")
         finally:
+            if self._forgotten:  # perhaps while its weights were being written
+                shutil.rmtree(self._folder / self.id, ignore_errors=True)
             self.plan = replace(self.plan, data=NOTHING, labelled=None)  # the rest is small
             self._set(state=state, error=error, seconds_left=0.0, saving=False)
             self._lab._ended(self)
@@ -255,6 +258,11 @@ class Lab:
     def run(self, owner: str, id: str) -> Run | None:
         """The run of that id, if it is this owner's."""
         return next((run for run in self.runs(owner) if run.id == id), None)
+
+    def owners(self) -> dict[str, float]:
+        """Who has runs, and when each asked for the newest, by `time.monotonic`."""
+        with self._lock:
+            return {owner: runs[-1].asked for owner, runs in self._runs.items() if runs}
 
     def leave(self, owner: str) -> None:
         """Stops what an owner has going, and forgets all of it, files too."""

@@ -3,7 +3,6 @@
 The labels of the test photos are used to count right answers, never by a probe.
 """
 
-import functools
 import math
 import statistics
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from . import embedding, probes, shipped_features
+from . import embedding, own_networks, probes, shipped_features
 from .checkpoints import UNTRAINED
 from .labelled import drawn
 from .pretext import Control
@@ -83,7 +82,7 @@ def draw(encoder: str, per_class: int, seed: int) -> np.ndarray:
     return drawn(features.train_labels, features.classes, per_class, seed)
 
 
-@functools.lru_cache(maxsize=4096)
+@own_networks.remembered(4096)
 def knn(encoder: str, k: int, per_class: int, seed: int) -> float:
     """The accuracy by k nearest neighbours among the drawn labels. Cached."""
     features, places = shipped_features.load(encoder), draw(encoder, per_class, seed)
@@ -91,7 +90,7 @@ def knn(encoder: str, k: int, per_class: int, seed: int) -> float:
     return probes.accuracy(shares, features.test_labels)
 
 
-@functools.lru_cache(maxsize=1024)
+@own_networks.remembered(1024)
 def linear(encoder: str, per_class: int, seed: int) -> float:
     """The accuracy of a linear layer on the drawn labels; its strength is chosen on these alone. Cached."""
     features, places = shipped_features.load(encoder), draw(encoder, per_class, seed)
@@ -158,7 +157,7 @@ def votes(own: Mapping[str, Tensor], k: int, per_class: int, seed: int) -> dict[
     return shares
 
 
-@functools.lru_cache(maxsize=64)
+@own_networks.remembered(64)
 def _pca(encoder: str):
     """PCA of an encoder's features of all photos, of length one as kNN sees them, and their places."""
     from sklearn.decomposition import PCA  # late: the page starts a second sooner without it
@@ -168,7 +167,7 @@ def _pca(encoder: str):
     return pca, pca.transform(features)
 
 
-@functools.lru_cache(maxsize=64)
+@own_networks.remembered(64)
 def _directions(encoder: str) -> np.ndarray:
     """(N + M, D), of length one."""
     features = shipped_features.load(encoder)

@@ -8,7 +8,6 @@ import functools
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,7 +28,8 @@ _busy = threading.Lock()
 
 def known(encoder: str) -> bool:
     """Whether an own network's features are there already."""
-    return encoder in shipped_features.joined
+    own = own_networks.get(encoder)
+    return own is not None and own.looked is not None
 
 
 def look(encoder: str, photos: Sequence[Image.Image]) -> Iterator[tuple[int, int]]:
@@ -37,7 +37,7 @@ def look(encoder: str, photos: Sequence[Image.Image]) -> Iterator[tuple[int, int
 
     At the end its features are among those that `shipped_features.load` knows, with a map. Raises ValueError where it is gone.
     """
-    model, parts = shipped_features.load(PIXELS), []
+    own, model, parts = own_networks.find(encoder), shipped_features.load(PIXELS), []
     for start in range(0, len(photos), CHUNK):
         yield start, len(photos)
         parts.append(embed(photos[start : start + CHUNK], encoder))
@@ -48,15 +48,7 @@ def look(encoder: str, photos: Sequence[Image.Image]) -> Iterator[tuple[int, int
     split = len(model.train)
     place = places_by_tsne(features, int(model.about.get("seed", 0)))
     about = {"encoder": encoder, "D": str(features.shape[1])}
-    if encoder in own_networks.everyone():  # its visitor may have left meanwhile
-        shipped_features.joined[encoder] = replace(model, encoder=encoder, train=features[:split], test=features[split:],
-                                                   map=place, about=about)  # fmt: skip
-
-
-def forget(folder: Path) -> None:
-    """The own networks in a folder are gone, and so is what they made of the photos."""
-    for key in own_networks.forget(folder):
-        shipped_features.joined.pop(key, None)
+    own.looked = replace(model, encoder=encoder, train=features[:split], test=features[split:], map=place, about=about)
 
 
 def photos_of(sets: Sequence[str]) -> list[Image.Image] | None:

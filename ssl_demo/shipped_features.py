@@ -5,7 +5,6 @@ float16 features of training and test photos, their classes, and places on a map
 features are of, since a visitor's photo must be seen by the same network.
 """
 
-import functools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from . import checkpoints, embedding
+from . import checkpoints, embedding, own_networks
 from .checkpoints import UNTRAINED, load_weights
 from .images import square
 from .training import write_atomically
 from .transfer import PIXELS, Pixels
 
 SIDE = 144  # pixels: all photos, a visitor's too, are brought to it before a network's own size, so that they are as sharp
-joined: dict[str, "Shipped"] = {}  # what visitors' own networks made of the same photos, by their keys; see `own_features`
 PARTS = ("train", "train_labels", "test", "test_labels", "map")
 
 
@@ -132,11 +130,14 @@ def available() -> list[str]:
     return [name for name in kept() if is_current(name)]
 
 
-@functools.lru_cache(maxsize=64)
+@own_networks.remembered(64)
 def load(encoder: str) -> Shipped:
-    """The features of an encoder. Cached. Raises ValueError where there are none of the weights that ship."""
-    if encoder in joined:
-        return joined[encoder]
+    """The features of an encoder. Cached.
+
+    Raises ValueError where there are none of the weights that ship, or a visitor's own network has not looked yet.
+    """
+    if own_networks.is_own(encoder) and (looked := own_networks.find(encoder).looked):
+        return looked
     if encoder not in kept() or not is_current(encoder):
         raise ValueError(f"There are no features of “{encoder}”; there are those of {', '.join(available()) or 'none'}.")
     with safe_open(file_of(encoder), framework="pt") as file:

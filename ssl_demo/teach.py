@@ -13,6 +13,7 @@ trained encoder is right on 57.4 %, the mean of their shares on 64.9 %.
 Pictures, small, and their features stay in memory for as long as a `Lesson` lives; nothing is written anywhere.
 """
 
+import copy
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import embedding, probes
+from . import embedding, own_networks, probes
 from .checkpoints import UNTRAINED
 from .examples import EXAMPLES
 from .images import square
@@ -45,20 +46,34 @@ def encoders() -> list[str]:
 
 
 class Picture:
-    """The central square of an RGB picture, at most `SIDE` pixels, with what encoders made of it: by name, (D,)."""
+    """The central square of an RGB picture, at most `SIDE` pixels, with what encoders made of it: by name, (D,).
+
+    own: what visitors' own networks made of it, by their keys.
+    """
 
     def __init__(self, image: Image.Image):
         self.number = next(_numbers)  # tells pictures of a process apart, however alike they look
         self.image = square(image.convert("RGB"), min(*image.size, SIDE))
         self.features: dict[str, Tensor] = {}
+        self.own: dict[str, Tensor] = {}
+
+    def lend(self) -> "Picture":
+        """The same picture for one visit: what the encoders that ship make of it is shared, what own networks make is not."""
+        lent = copy.copy(self)
+        lent.own = {}
+        return lent
+
+    def seen(self, encoder: str) -> dict[str, Tensor]:
+        """Where what this encoder makes of the picture is kept, by its name."""
+        return self.own if own_networks.is_own(encoder) else self.features
 
 
 def embed(pictures: Sequence[Picture], encoder: str) -> None:
     """Lets an encoder see the pictures that it has not seen yet."""
-    new = [picture for picture in pictures if encoder not in picture.features]
+    new = [picture for picture in pictures if encoder not in picture.seen(encoder)]
     if new:
         for picture, features in zip(new, embedding.embed([picture.image for picture in new], encoder), strict=True):
-            picture.features[encoder] = features
+            picture.seen(encoder)[encoder] = features
 
 
 class Group:
@@ -72,7 +87,8 @@ class Lesson:
     """One visit's classes. It changes in place, so that what comes while an answer is on its way is not lost.
 
     version: grows with every change; asked: the photo to classify, as given, and as a `Picture`; scores: see `score`; own: the
-    visit's own networks, by their keys; left: the version that the visitor no longer waits for.
+    visit's own networks, by their keys; lost: why some of them were dropped; left: the version that the visitor no longer waits
+    for.
     """
 
     def __init__(self):
@@ -80,6 +96,7 @@ class Lesson:
         self.asked: tuple[Image.Image, Picture] | None = None
         self.scores: dict[str, tuple] = {}
         self.own: list[str] = []
+        self.lost: list[str] = []
         self.left: int | None = None
 
     def add(self, place: int, images: Sequence[Image.Image]) -> None:
@@ -144,9 +161,20 @@ class Lesson:
         seen = [picture for group in self.ready() for picture in group.pictures]
         return seen + ([self.asked[1]] if self.asked else [])
 
+    def see(self, encoder: str) -> None:
+        """Lets an encoder see all pictures. An own network that cannot is dropped, and `lost` says why."""
+        try:
+            embedding.title(encoder)  # of a network that is gone nothing can be told, though it has seen all
+            embed(self.pictures(), encoder)
+        except ValueError as mistake:
+            if not own_networks.is_own(encoder):
+                raise
+            self.own = [key for key in self.own if key != encoder]
+            self.lost.append(str(mistake))
+
     def is_example(self) -> bool:
         """Whether all pictures are the app's own."""
-        known = {picture.number for group in example() for picture in group.pictures}
+        known = {picture.number for group in _example() for picture in group.pictures}
         return all(picture.number in known for group in self.groups for picture in group.pictures)
 
     def look(self) -> Iterator[tuple[int, int]]:
@@ -156,8 +184,9 @@ class Lesson:
             yield done, len(names)
             if self.version != version:
                 return
-            embed(self.pictures(), name)
-            score(self.ready(), name, self.scores)
+            self.see(name)
+            if name in (*encoders(), *self.own):
+                score(self.ready(), name, self.scores)
 
 
 @dataclass(frozen=True)
@@ -195,7 +224,7 @@ def tally(features: Tensor, labels: np.ndarray, classes: int) -> tuple[int, int]
 def learned(groups: Sequence[Group], encoder: str) -> tuple[Tensor, np.ndarray]:
     """Features (N, D) and labels (N,) of all pictures."""
     labels = np.repeat(np.arange(len(groups)), [len(group.pictures) for group in groups])
-    return torch.stack([picture.features[encoder] for group in groups for picture in group.pictures]), labels
+    return torch.stack([picture.seen(encoder)[encoder] for group in groups for picture in group.pictures]), labels
 
 
 def score(groups: Sequence[Group], encoder: str, known: dict[str, tuple]) -> Score:
@@ -226,7 +255,7 @@ def report(groups: Sequence[Group], photo: Picture | None = None, known: dict[st
         row = {"encoder": name, "title": embedding.title(name), "trained": embedding.is_trained(name), "own": name in own,
                "right": scored.right, "of": scored.of, "accuracy": scored.accuracy, "low": low, "high": high}
         if photo:
-            shares = probes.least_squares(*learned(groups, name), photo.features[name][None], len(groups))[0]
+            shares = probes.least_squares(*learned(groups, name), photo.seen(name)[name][None], len(groups))[0]
             row |= {"class": groups[int(shares.argmax())].name, "probability": float(shares.max())}
             votes += [shares] if row["trained"] and not row["own"] or name == encoders()[0] else []
         rows.append(row)
@@ -258,9 +287,14 @@ def conclusion(told: dict) -> str:
                       worse=worse)
 
 
-@functools.cache
 def example() -> tuple[Group, ...]:
-    """Classes to begin with, from what the app has: six parts each of three example photos. Made, and looked at, once."""
+    """Classes to begin with, from what the app has: six parts each of three example photos, lent to one lesson."""
+    return tuple(Group(group.name, [picture.lend() for picture in group.pictures]) for group in _example())
+
+
+@functools.cache
+def _example() -> tuple[Group, ...]:
+    """The same for all lessons: made, and looked at, once."""
     classes = []
     for photo in (EXAMPLES[0], *EXAMPLES[2:]):
         side, parts = min(photo.image.size) * 11 // 20, []

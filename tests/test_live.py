@@ -247,6 +247,23 @@ def test_who_leaves_takes_everything_along(lab, plan, tmp_path):
     lab.leave("nobody")
 
 
+def test_who_leaves_while_weights_are_written_leaves_none(lab, plan, tmp_path, monkeypatch):
+    writing, gone, save, join = threading.Event(), threading.Event(), live.checkpoints.save_weights, live.Run.join
+
+    def slowly(*arguments):
+        writing.set()
+        assert gone.wait(60)
+        save(*arguments)
+
+    monkeypatch.setattr(live.checkpoints, "save_weights", slowly)
+    monkeypatch.setattr(live.Run, "join", lambda run, seconds=None: join(run, seconds and 0.1))
+    run = lab.start("me", plan(steps=1))
+    assert writing.wait(60)
+    lab.leave("me")
+    gone.set()
+    assert join(run, 60) and not [path for path in (tmp_path / "lab").rglob("*") if path.is_file()]
+
+
 def test_limits_come_from_the_environment(monkeypatch, plan, lab):
     for name, value in {"RUNS": "3", "WAITING": "0", "SECONDS": "7", "DATA": "/photos:torchvision:CIFAR10:b.tar"}.items():
         monkeypatch.setenv(f"SSL_DEMO_LAB_{name}", value)

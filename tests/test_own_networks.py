@@ -1,7 +1,10 @@
 """A visitor's own network among the encoders: its features are of the photos of those that ship, and are nobody else's."""
 
 import dataclasses
+import gc
 import shutil
+import weakref
+from pathlib import Path
 
 import gradio as gr
 import numpy as np
@@ -9,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ssl_demo import embedding, labelled, live_data, live_transfer, own_features, own_networks, shipped_features, teach
+from ssl_demo import embedding, inference, labelled, live_data, live_transfer, own_features, own_networks, shipped_features, teach
 from ssl_demo.checkpoints import find
 from ssl_demo.shipped_features import SIDE, Shipped
 from ssl_demo.teach import Group, Lesson, Picture
-from ssl_demo.ui import lab_visits, own_encoder, transfer_room
+from ssl_demo.ui import lab_visits, own_encoder, teach_room, transfer_room
 
 TASK = embedding.bundled_encoders()[0]
 CLASSES, TRAIN, TEST = ("dark", "light"), 3, 2
@@ -27,7 +30,7 @@ def mine(tmp_path):
     shutil.copy(find(TASK, None), path)
     (key,) = own_networks.keys({TASK: {"my <b>": str(path)}})
     yield key
-    own_features.forget(path.parent)
+    own_networks.forget(path.parent)
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def test_a_key_says_no_path_and_leads_nowhere_once_its_visitor_left(mine, tmp_pa
     assert live_transfer.kind_of(mine) == "trained" and not own_networks.is_own(f"{TASK}:untrained")
     picture = [Image.new("RGB", (40, 30), "#58a")]
     assert torch.equal(embedding.embed(picture, mine), embedding.embed(picture, TASK))
-    own_features.forget(tmp_path / "shelf")
+    own_networks.forget(tmp_path / "shelf")
     with pytest.raises(ValueError, match="not here any more"):
         embedding.embed(picture, mine)
 
@@ -80,6 +83,50 @@ def test_it_sees_the_very_photos_whose_features_ship(mine, host):
     ranked = live_transfer.scores([mine, TASK, "pixels"], mine, 3, TRAIN, 0)
     by = {score.encoder: score for score in ranked}
     assert by[mine].knn == by[TASK].knn and by[mine].linear is not None
+
+
+def test_what_it_made_goes_with_its_visitor(mine, host, monkeypatch):
+    monkeypatch.setattr(teach, "encoders", lambda: ["pixels"])
+    list(own_features.look(mine, own_features.photos_of([str(host)])))
+    calls = [(live_transfer.knn, 3, TRAIN, 0), (live_transfer.linear, TRAIN, 0), (live_transfer._pca,),
+             (live_transfer._directions,), (shipped_features.load,)]  # fmt: skip
+    for ask, *values in calls:
+        assert ask(mine, *values) is ask(mine, *values), "remembered for as long as the visit lasts"
+        ask("pixels", *values)
+    lesson = Lesson()
+    lesson.invite([mine])
+    lesson.begin(teach.example())
+    list(lesson.look())
+    assert all(mine in picture.own and "pixels" in picture.features for picture in lesson.pictures())
+    others = [picture for group in teach.example() for picture in group.pictures]
+    assert all("pixels" in picture.features and not picture.own for picture in others), "another visit's example is as it was"
+    path = own_networks.find(mine).path
+    runner = inference.load(TASK, path)
+    assert inference.load(TASK, path) is runner
+    made = [weakref.ref(one) for one in (runner.model, shipped_features.load(mine), shipped_features.load(mine).train,
+                                         live_transfer._pca(mine)[0], lesson.pictures()[0].own[mine])]  # fmt: skip
+    del runner, lesson, others
+    shutil.rmtree(Path(path).parent)
+    own_networks.forget(Path(path).parent)
+    gc.collect()
+    assert [one() for one in made] == [None] * len(made)
+    for ask, *values in calls:
+        with pytest.raises(ValueError, match="not here any more"):
+            ask(mine, *values)
+        assert ask("pixels", *values) is ask("pixels", *values)
+    with pytest.raises(ValueError):
+        inference.load(TASK, path)
+    assert own_networks.keys({TASK: {"mine": path}}) == [], "a dead file makes no key again"
+
+
+def test_the_networks_that_were_asked_longest_ago_answer_anew(mine, tmp_path, monkeypatch):
+    monkeypatch.setattr(own_networks, "MOST_MADE", 1)
+    first = own_networks.find(mine)
+    runner = inference.load(TASK, first.path)
+    shutil.copytree(tmp_path / "shelf", tmp_path / "shelf" / "second")
+    own, _ = lab_visits.join({}, TASK, "other", tmp_path / "shelf" / "second" / "mine.safetensors")
+    inference.load(TASK, own[TASK]["other"])
+    assert not first.made and inference.load(TASK, first.path) is not runner and first.made
 
 
 def test_photos_are_known_by_their_pixels_in_any_order_and_others_are_not_taken(host, tmp_path):
@@ -147,11 +194,40 @@ def test_it_is_taught_beside_the_others_and_does_not_vote(mine, monkeypatch):
     lesson = Lesson()
     lesson.invite([mine])
     lesson.begin(groups)
-    assert [of for _, of in lesson.look()] == [3, 3, 3] and all(mine in picture.features for picture in lesson.pictures())
+    assert [of for _, of in lesson.look()] == [3, 3, 3] and all(mine in picture.own for picture in lesson.pictures())
     told = teach.report(lesson.ready(), groups[0].pictures[0], lesson.scores, lesson.own)
     rows = {row["encoder"]: row for row in told["encoders"]}
     assert rows[mine]["own"] and rows[mine]["trained"] and rows[mine]["accuracy"] == rows[TASK]["accuracy"]
     assert told["together"]["encoders"] == 1 and told["together"]["agree"] <= 1
+
+
+@pytest.mark.parametrize("asked", ["before", "never"])
+def test_one_that_is_gone_is_dropped_and_the_room_still_answers(mine, monkeypatch, asked):
+    monkeypatch.setattr(teach, "encoders", lambda: [TASK, "pixels"])
+    said, lesson, photo = [], Lesson(), Image.new("RGB", (40, 40), "#58a")
+    monkeypatch.setattr(teach_room.toasts, "warn", lambda mistake: said.append(str(mistake)))
+    with gr.Blocks():
+        room = teach_room.TeachRoom()
+    lesson.invite([mine])
+    lesson.begin(teach.example())
+    if asked == "before":
+        *_, (told, _) = room.work(photo, lesson)
+        assert "my &lt;b&gt;" in told and said == []
+    own_networks.forget(Path(own_networks.find(mine).path).parent)
+    *_, (told, _) = room.work(photo, lesson) if asked == "never" else [room.answer(Image.new("RGB", (9, 9)), lesson)]
+    assert "my &lt;b&gt;" not in told and "On 18 pictures" in told and lesson.own == []
+    assert len(said) == 1 and "not here any more" in said[0]
+    assert room.answer(photo, lesson)[0].count('class="reach"') == 2 and len(said) == 1
+
+
+def test_the_transfer_room_says_of_one_that_is_gone_that_it_is(mine, monkeypatch):
+    said = []
+    monkeypatch.setattr(own_encoder.toasts, "warn", lambda mistake: said.append(str(mistake)))
+    with gr.Blocks():
+        own = own_encoder.OwnEncoder()
+    own_networks.forget(Path(own_networks.find(mine).path).parent)
+    ((_, busy, _, again, _),) = own.look("me", mine)
+    assert not busy["visible"] and not again["visible"] and len(said) == 1 and "not here any more" in said[0]
 
 
 # A training that is probed

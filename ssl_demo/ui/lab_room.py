@@ -15,7 +15,7 @@ from ..live_plan import SCRATCH
 from ..pretext import all_tasks
 from ..texts import later, say
 from ..video import Clip
-from . import lab_api, links, toasts
+from . import lab_api, leaving, links, toasts
 from . import lab_drawing as drawing
 from . import lab_visits as visits
 from .company_input import company_html
@@ -289,7 +289,9 @@ class TrainingLab:
         self.end.click(tell(stop), seen, self.shown, **QUICK)
 
         def gone(request: gr.Request) -> None:
-            visits.leave(request.session_hash)
+            """Others need the place of a training at once; the rest is deleted by `leaving`, unless the page comes back soon."""
+            if not leaving.guests.is_anew(request.session_hash):
+                visits.stop(request.session_hash)
 
         demo.unload(gone)
 

@@ -11,6 +11,7 @@ import itertools
 import math
 import shutil
 import tempfile
+import time
 import uuid
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ from typing import Any
 
 from PIL import Image
 
-from .. import live, live_data, own_features
+from .. import live, live_data, own_networks
 from ..checkpoints import bundled
 from ..examples import EXAMPLES
 from ..labelled import SETS, Labelled
@@ -75,6 +76,7 @@ class Shelf:
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="ssl_demo_shelf_"))
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        self._owners: dict[str, float] = {}
 
     def keep(self, owner: str, path: Path) -> Path:
         """A copy of weights, with their card where they have one."""
@@ -83,19 +85,38 @@ class Shelf:
         for file in (path.with_suffix(".json"), path):
             if file.is_file():
                 shutil.copyfile(file, place / file.name)
+        self._owners[owner] = time.monotonic()  # now that the files lie there: who left meanwhile is found at the next look
         return place / path.name
+
+    def owners(self) -> dict[str, float]:
+        """Who keeps weights here, and when each brought the newest, by `time.monotonic`."""
+        return dict(self._owners)
 
     def leave(self, owner: str) -> None:
         """All of a visit's weights are gone."""
-        own_features.forget(self._place(owner))
+        self._owners.pop(owner, None)
         shutil.rmtree(self._place(owner), ignore_errors=True)
+        own_networks.forget(self._place(owner))  # last: what is asked for meanwhile finds no file, and is not remembered
 
     def _place(self, owner: str) -> Path:
         return self.folder / hashlib.sha256(owner.encode()).hexdigest()[:24]
 
 
+def owners() -> dict[str, float]:
+    """The visits that have runs or keep weights, and when each last asked for one, by `time.monotonic`."""
+    runs, kept = lab().owners(), shelf().owners()
+    return {owner: max(runs.get(owner, 0.0), kept.get(owner, 0.0)) for owner in {*runs, *kept}}
+
+
+def stop(owner: str) -> None:
+    """A visitor's page is gone: the training ends and its place is free. What there is stays, for who comes back soon."""
+    _preparing.pop(owner, None)
+    for run in lab().runs(owner):
+        run.stop()
+
+
 def leave(owner: str) -> None:
-    """A visitor is gone: the training ends, its place is free, and what was kept is deleted."""
+    """A visit is over: the training ends, its place is free, and what was kept is deleted."""
     _preparing.pop(owner, None)
     lab().leave(owner)
     shelf().leave(owner)
@@ -104,6 +125,7 @@ def leave(owner: str) -> None:
 def join(own: dict, task: str, name: str, path: Path) -> tuple[dict, str]:
     """A visit's own networks with one more, and the name it has there, which none of the task's others bears."""
     name = unused(name, own.get(task, {}))
+    own_networks.keys({task: {name: str(path)}})  # known before it is first asked, so that what it makes goes with it
     return {**own, task: {**own.get(task, {}), name: str(path)}}, name
 
 

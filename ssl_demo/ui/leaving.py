@@ -1,4 +1,4 @@
-"""When a visitor leaves, what they brought goes: pictures in memory, and files in the folder where uploads arrive.
+"""When a visitor leaves, what they brought and trained goes: pictures in memory, files that were uploaded, runs and weights.
 
 A page that is open holds a connection, the "heartbeat". Gradio keeps what a visit held for an hour after that has ended, and
 files by their age; here both go soon after, and a page that comes back within that time (a weak network) finds everything.
@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import datetime
 import logging
+import math
 import os
 import threading
 import time
@@ -18,6 +19,7 @@ from gradio.context import LocalContext
 from starlette.middleware import Middleware
 
 from ..texts import later
+from . import lab_visits as visits
 from . import toasts
 
 AWAY = 90.0  # seconds after which nothing of a visit is left
@@ -47,13 +49,20 @@ class Guests:
         """Whether a visit goes on, or has ended only just now."""
         return self.here[visit] > 0 or time.monotonic() - self.left.get(visit, -AWAY) < AWAY
 
+    def is_anew(self, visit: str) -> bool:
+        """Whether, as a connection of a visit ends, its page has connected anew already."""
+        return self.here[visit] > 1
+
     def forget(self, app) -> None:
         """Frees what visits held that are over. Programs have no open page: theirs is over when they stop asking."""
         blocks, holder = app.get_blocks(), app.state_holder
-        now = datetime.datetime.now()
-        for visit in list(holder.session_data):
+        now, asked = datetime.datetime.now(), visits.owners()
+        for visit in {*list(holder.session_data), *asked}:
             unused = (now - holder.time_last_used.get(visit, datetime.datetime.min)).total_seconds()
+            unused = min(unused, time.monotonic() - asked.get(visit, -math.inf))  # to begin a run may take longer than AWAY
             if not self.is_here(visit) and unused > AWAY:
+                if visit in asked:
+                    visits.leave(visit)
                 holder.session_data.pop(visit, None)
                 holder.time_last_used.pop(visit, None)
                 blocks._queue.pending_messages_per_session.pop(visit, None)

@@ -92,7 +92,7 @@ class OwnEncoder:
                 yield (said(UNSEEN, encoder), *self.at_rest(again=True)) if left.is_set() else (None, *self.at_rest())
         except ValueError as mistake:
             toasts.warn(mistake)
-            yield said(UNSEEN, encoder), *self.at_rest(again=True)
+            yield gr.skip(), *self.at_rest(again=own_networks.get(encoder) is not None)
         finally:
             if self._looks.get(owner) is left:
                 del self._looks[owner]

@@ -84,7 +84,16 @@ class TeachRoom:
     def answer(self, photo: Image.Image, lesson: Lesson) -> tuple:
         """What is said of a new photo; nothing while encoders still look at pictures, since that run will say it."""
         lesson.ask(photo)
-        return (gr.skip(), gr.skip()) if lesson.is_busy or lesson.left == lesson.version else (teach_story(lesson), "")
+        return (gr.skip(), gr.skip()) if lesson.is_busy or lesson.left == lesson.version else (self.told(lesson), "")
+
+    def told(self, lesson: Lesson) -> str:
+        """The story. Own networks that cannot be asked any more have no part in it; a toast says why."""
+        for key in list(lesson.own):
+            lesson.see(key)
+        lost, lesson.lost = lesson.lost, []
+        for mistake in lost:
+            toasts.warn(mistake)
+        return teach_story(lesson)
 
     def work(self, photo: Image.Image, lesson: Lesson) -> Iterator[tuple]:
         """Lets every encoder look at what it has not seen, says how far that is, and answers. A later change takes over."""
@@ -101,7 +110,7 @@ class TeachRoom:
         finally:
             if lesson.version == version:
                 lesson.is_busy = False
-        yield (teach_story(lesson), "") if lesson.version == version else (gr.skip(), gr.skip())
+        yield (self.told(lesson), "") if lesson.version == version else (gr.skip(), gr.skip())
 
     def listen_to(self, place: int) -> list:
         """Connects a class's card; returns the changes that ask for an answer."""
