@@ -241,8 +241,9 @@ def report(groups: Sequence[Group], photo: Picture | None = None, known: dict[st
 
     encoders: the best first, with `accuracy` and its interval `low` to `high` by leave-one-out, `title`, `trained` and `own`; of
     `photo`, `class` and `probability`. together: class and probability by the mean of the shares of the trained encoders that
-    ship, and how many of them `agree`. chance: the share of the largest class. known: as in `score`. own: a visitor's networks,
-    which do not vote: one that learned nothing would spoil it. Raises ValueError where there is too little to learn from.
+    ship, how far `ahead` of the next class it is, and how many of them `agree`. chance: the share of the largest class. known: as
+    in `score`. own: a visitor's networks, which do not vote: one that learned nothing would spoil it. Raises ValueError where
+    there is too little to learn from.
     """
     if len(groups) < 2 or any(len(group.pictures) < LEAST for group in groups):
         raise ValueError(f"It takes at least two classes with at least {LEAST} pictures each.")
@@ -264,8 +265,8 @@ def report(groups: Sequence[Group], photo: Picture | None = None, known: dict[st
             "chance": max(len(group.pictures) for group in groups) / len(pictures), "encoders": rows, "together": None}
     if votes:
         shares = torch.stack(votes).mean(dim=0)
-        name = groups[int(shares.argmax())].name
-        told["together"] = {"class": name, "probability": float(shares.max()), "encoders": len(votes),
+        name, (first, second) = groups[int(shares.argmax())].name, shares.topk(2).values.tolist()
+        told["together"] = {"class": name, "probability": first, "ahead": first - second, "encoders": len(votes),
                             "agree": sum(row["trained"] and not row["own"] and row["class"] == name for row in rows)}
     return told
 

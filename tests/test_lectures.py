@@ -5,6 +5,8 @@ from urllib.parse import parse_qsl
 import numpy as np
 import pytest
 
+from ssl_demo import inference
+from ssl_demo.examples import EXAMPLES
 from ssl_demo.pretext import all_tasks
 from ssl_demo.ui import lectures, links
 from ssl_demo.ui.lectures import State
@@ -82,3 +84,12 @@ def test_rooms_have_links():
     for parameters in ({"room": "cellar"}, {"room": "lab", "photo": "/etc/passwd"}):
         with pytest.raises(ValueError, match="none of the"):
             links.read(parameters)
+
+
+def test_the_shipped_lecture_shows_that_learning_matters():
+    """Its second and third state ask a trained and an untrained network the same question."""
+    states = [links.read(dict(parse_qsl(state.link.partition("?")[2]))) for state in lectures.open_lecture("methods")[1:3]]
+    assert [state.network for state in states] == ["", "untrained"] and states[0].controls == states[1].controls
+    photo = next(example.image for example in EXAMPLES if example.name == states[0].photo)
+    networks = [inference.load(state.task, state.network or None) for state in states]
+    assert [network.run(photo, **states[0].controls).figures["correct"].value for network in networks] == [True, False]

@@ -213,6 +213,31 @@ def test_a_slider_answers_at_once(mae_page):
     assert statistics.median(times) < 2.0
 
 
+def test_a_number_typed_beyond_its_limits_goes_back_to_them_and_is_answered_so(mae_page):
+    box, seed = (mae_page.locator(f"#mae-{name} input[type=number]") for name in ("mask_ratio", "seed"))
+    box.fill("99")
+    box.blur()
+    mae_page.wait_for_selector("#mae-story .story[data-link*='mask_ratio=95']")
+    seed.fill("2.7")
+    seed.blur()
+    mae_page.wait_for_selector("#mae-story .story[data-link*='seed=3']")
+    assert (box.input_value(), seed.input_value()) == ("95", "3")
+    seed.fill("-3")
+    seed.blur()
+    mae_page.wait_for_selector("#mae-story .story:not([data-link*='seed'])")
+    assert seed.input_value() == "0"
+    mae_page.errors.clear()  # what was typed was refused on its way
+
+
+def test_a_link_asks_once_all_its_controls_are_there(app):
+    """A link sets the seed together with the controls: the seed's own event would ask with those of before."""
+    blocks = app.get_blocks()
+    names = {f"{name}-seed" for name in all_tasks()}
+    seeds = {block._id for block in blocks.blocks.values() if getattr(block, "elem_id", "") in names}
+    heard = {event for fn in blocks.fns.values() for block, event in fn.targets if block in seeds}
+    assert len(seeds) == len(all_tasks()) and heard == {"input"}
+
+
 def test_a_click_hides_and_shows_one_patch(mae_page):
     page = mae_page
     image = page.locator("#mae-story [data-panel=visible] img")

@@ -9,6 +9,7 @@ from ssl_demo import embedding, probes, teach
 from ssl_demo.checkpoints import UNTRAINED
 from ssl_demo.teach import Group, Lesson, Picture
 from ssl_demo.transfer import PIXELS
+from ssl_demo.ui import teach_story
 
 
 @pytest.fixture(autouse=True)
@@ -188,3 +189,10 @@ def test_all_encoders_answer_and_the_trained_ones_vote_together(monkeypatch):
     joint = told["together"]
     assert joint["class"] == "Rocket" and joint["encoders"] == 2 and joint["probability"] > 0.5
     assert joint["agree"] == sum(row["class"] == "Rocket" for row in rows if row["trained"])
+
+
+@pytest.mark.parametrize("ahead, named", [(0.02, False), (0.4, True)])
+def test_a_class_is_named_only_where_it_is_ahead(ahead, named):
+    joint = {"class": "cats", "probability": 0.5, "ahead": ahead, "agree": 6, "encoders": 12}
+    told = teach_story.together({"together": joint}, Picture(noise((9, 9, 9), 0)))
+    assert (">cats<" in told) == named != (">Undecided<" in told) and ("“cats”" in told) != named

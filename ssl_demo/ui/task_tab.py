@@ -31,6 +31,7 @@ from .take_buttons import KEEP
 from .walk_strip import FORMULAS, WalkStrip
 from .watching import Running, watch
 
+TRAINED = links.TRAINED
 LONG = {**QUICK, "queue": True, "concurrency_id": "model"}  # tells how far it is and can be cancelled, which needs the queue
 
 
@@ -193,7 +194,7 @@ class TaskTab:
 
         photo: the session's photo, or clip where the task takes clips; upload: the component that reads one.
         """
-        # What a person turns; not the seed's `change`: a link sets it together with the controls, and it would ask before they are.
+        # What a person turns. Not the seed's `change`: a link sets it with the controls, and it would ask before they are there.
         changes = [self.network.input, self.seed.input, *(control.input for control in self.controls.values())]
         again = self.again.click(lambda seed: (int(seed or 0) + 1) % 2**31, self.seed, self.seed, **QUICK)
         everything, knobs = [photo, *self.inputs], [*self.controls.values()]
@@ -203,14 +204,17 @@ class TaskTab:
                 return [*self.clicked(photo, *values, event=event)[2 : 2 + len(self.controls)]]
 
             moved = gr.on(told, clicked, everything, knobs, **QUICK)
-            gr.on([moved.then, again.then, *changes], self.answer_slowly, everything, self.shown, **LONG)
+            gr.on(changes, self.answer_slowly, everything, self.shown, **LONG)
+            for event in (moved, again):
+                event.then(self.answer_slowly, everything, self.shown, **LONG)
             self.cancel.click(self.stop, **QUICK)
         else:
             def clicked(event: gr.EventData, photo, *values) -> list:
                 values = self.clicked(photo, *values, event=event)
                 return [self.answer(photo, *values), *values[2 : 2 + len(self.controls)]]
 
-            gr.on([again.then, *changes], self.answer, everything, self.story, **QUICK)
+            gr.on(changes, self.answer, everything, self.story, **QUICK)
+            again.then(self.answer, everything, self.story, **QUICK)
             gr.on(told, clicked, everything, [self.story, *knobs], **QUICK)
         if self.guesses:
             guess_first.listen(self, photo, *self.guesses)

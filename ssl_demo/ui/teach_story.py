@@ -16,6 +16,7 @@ MEASURED = say("Each picture in turn is left out: a linear layer on the frozen f
 CHOOSES = say("They must choose among your classes, even for a photo of something else. Another photo is classified at once.")
 WAITING = say("As soon as two classes have {least} pictures each: how many of your pictures each encoder tells rightly.",
               least=LEAST)
+UNDECIDED = 0.1  # mean shares that are no further apart name no class
 ASKING = say("Then every encoder puts your photo into one of your classes.")
 EASY = " " + say("These are parts of one photo a class, which is easy.")
 
@@ -66,11 +67,16 @@ def bars(told: dict) -> str:
 def together(told: dict, photo: teach.Picture) -> str:
     """The answer of all trained encoders together, in large type beside the photo."""
     joint, small = told["together"], data_url(np.asarray(square(photo.image, 96)))
-    told = say("All {encoders} trained encoders say so; the mean of their shares is {probability:.0%}."
+    is_open = joint["ahead"] < UNDECIDED
+    told = say("{agree} of {encoders} trained encoders say “{name}”; the mean of their shares, {probability:.0%}, is hardly "
+               "above that of the next class." if is_open else
+               "All {encoders} trained encoders say so; the mean of their shares is {probability:.0%}."
                if joint["agree"] == joint["encoders"] else
-               "{agree} of {encoders} trained encoders say so; the mean of their shares is {probability:.0%}.", **joint)
-    return (f'<div class="joint"><img src="{small}" alt="{say("Your photo")}"><div><strong id="teach-joint">'
-            f'{html.escape(joint["class"])}</strong><p class="says">{told}</p></div></div>')
+               "{agree} of {encoders} trained encoders say so; the mean of their shares is {probability:.0%}.",
+               name=joint["class"], **joint)
+    answer = html.escape(say("Undecided") if is_open else joint["class"])
+    return (f'<div class="joint"><img src="{small}" alt="{say("Your photo")}"><div><strong id="teach-joint">{answer}</strong>'
+            f'<p class="says">{html.escape(told)}</p></div></div>')
 
 
 def votes(told: dict) -> str:
