@@ -41,7 +41,9 @@ def pick(panels: Sequence[Panel], stage: str, named: Sequence[str]) -> Panel:
 
 def bar_picture(bars: tuple[Bar, ...], width: int = 384, row: int = 48, letters=ImageFont.load_default,
                 true: str = "true") -> np.ndarray:
-    """Bars as a picture, (row * bars + 16, width, 3): the answer filled in blue, the truth outlined and ticked.
+    """Bars as a picture, (row * bars + 16, width, 3), in the page's colours: a right answer green, a wrong one red.
+
+    The truth is outlined, and named.
 
     letters: the font of a size in pixels; true: the word for the truth.
     """
@@ -54,7 +56,7 @@ def bar_picture(bars: tuple[Bar, ...], width: int = 384, row: int = 48, letters=
         top = middle - thick // 2
         draw.text((12, middle), label, fill="#222", font=font, anchor="lm")
         draw.rectangle((left, top, left + room, top + thick), fill="#eeeeee", outline="#222222" if bar.true else None, width=2)
-        color = "#2f6fb7" if bar.chosen else "#9db4cc"
+        color = "#9db4cc" if not bar.chosen else "#1f7a4d" if bar.true else "#b3431e"
         draw.rectangle((left + 2, top + 2, left + 2 + round((room - 4) * bar.value), top + thick - 2), fill=color)
         draw.text((width - 8, middle), f"{bar.value:.1%}", fill="#222", font=font, anchor="rm")
     return np.asarray(canvas)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ssl_demo.drawing import heat
-from ssl_demo.figures import limits, panel_picture, place, ticks
+from ssl_demo.figures import bar_picture, limits, panel_picture, place, ticks
 from ssl_demo.pretext import Bar, Chart, Line, Matrix, Panel
 from ssl_demo.ui.panels import panel_html
 
@@ -101,3 +101,12 @@ def test_a_panel_holds_exactly_one_thing():
         Panel("none", "None", "None.", "sees")
     with pytest.raises(AssertionError, match="needs"):
         Panel("two", "Two", "Two.", "sees", bars=(Bar("one", 0.5),), matrix=Matrix(VALUES, 0, 1))
+
+
+def test_the_colour_of_a_bar_says_whether_the_answer_is_right():
+    def colors(*bars):
+        return {tuple(pixel) for pixel in bar_picture(bars).reshape(-1, 3)}
+
+    right, wrong = (31, 122, 77), (179, 67, 30)
+    assert right in colors(Bar("a", 0.9, True, True), Bar("b", 0.1, False, False)) - {wrong}
+    assert wrong in colors(Bar("a", 0.1, True, False), Bar("b", 0.9, False, True)) - {right}
