@@ -23,6 +23,7 @@ from .texts import later
 from .transfer import PIXELS
 
 MAPS, MOST_NEIGHBOURS = ("t-SNE", "PCA"), 50
+AROUND = 20  # photos that lie around a place on a map
 DRAWS = 5  # other draws of labels that an accuracy is compared with
 
 
@@ -174,33 +175,60 @@ def _directions(encoder: str) -> np.ndarray:
     return F.normalize(torch.cat([features.train, features.test]), dim=1).numpy()
 
 
-def map_of(encoder: str, kind: str, k: int, per_class: int, seed: int, own: Tensor | None = None) -> Map:
-    """The photos as one encoder sees them, and where a visitor's photo (1, D) falls among them.
+@own_networks.remembered(128)
+def laid_out(encoder: str, kind: str) -> tuple[np.ndarray, np.ndarray, float]:
+    """Places of all photos on an encoder's map (N + M, 2) in [-1, 1], the training photos first; what was taken off, divided by.
 
-    By PCA it is projected as they are; t-SNE has no place for a new photo, so it gets the mean of the places of the k photos most
-    similar to it, weighted as in their vote. Raises ValueError for a kind of map that there is not.
+    Cached. Raises ValueError for a kind of map that there is not.
     """
     if kind not in MAPS:
         raise ValueError(f"The map must be by {' or '.join(MAPS)}, not “{kind}”.")
-    features, labelled = shipped_features.load(encoder), draw(encoder, per_class, seed)
-    directions = _directions(encoder)
-    classes = np.concatenate([features.train_labels, features.test_labels])
-    points, explained = features.map, None
+    points = _pca(encoder)[1] if kind == "PCA" else shipped_features.load(encoder).map
+    centre, scale = (points.max(axis=0) + points.min(axis=0)) / 2, float(np.ptp(points, axis=0).max() / 2)
+    return (points - centre) / scale, centre, scale
+
+
+def classes_of(encoder: str) -> np.ndarray:
+    """(N + M,): the classes of all photos, in the order of a map."""
+    features = shipped_features.load(encoder)
+    return np.concatenate([features.train_labels, features.test_labels])
+
+
+def place(encoder: str, kind: str, k: int, own: Tensor) -> np.ndarray:
+    """Where a visitor's photo (1, D) falls on an encoder's map (2,).
+
+    By PCA it is projected as all are; t-SNE has no place for a new photo, so it gets the mean of the places of the k photos most
+    similar to it, weighted as in their vote.
+    """
+    points, centre, scale = laid_out(encoder, kind)
+    direction = F.normalize(own.float(), dim=1).numpy()[0]
     if kind == "PCA":
-        pca, points = _pca(encoder)
-        explained = float(pca.explained_variance_ratio_.sum())
-    centre, scale = (points.max(axis=0) + points.min(axis=0)) / 2, np.ptp(points, axis=0).max() / 2
-    shown = Map((points - centre) / scale, classes, labelled, explained=explained)
+        pca, _ = _pca(encoder)
+        return ((direction - pca.mean_) @ pca.components_.T - centre) / scale  # as its `transform`, which is slower for one
+    near, share = _nearest(_directions(encoder) @ direction, k)
+    return share @ points[near]
+
+
+def around(encoder: str, kind: str, place: np.ndarray) -> tuple[int, int]:
+    """The class of most of the `AROUND` photos nearest to a place (2,) on an encoder's map, and how many are of it."""
+    away = np.linalg.norm(laid_out(encoder, kind)[0] - place, axis=1)
+    counts = np.bincount(classes_of(encoder)[np.argsort(away, kind="stable")[:AROUND]])
+    return int(counts.argmax()), int(counts.max())
+
+
+def map_of(encoder: str, kind: str, k: int, per_class: int, seed: int, own: Tensor | None = None) -> Map:
+    """The photos as one encoder sees them, and where a visitor's photo (1, D) falls among them, see `place`.
+
+    Raises ValueError for a kind of map that there is not.
+    """
+    points, labelled = laid_out(encoder, kind)[0], draw(encoder, per_class, seed)
+    explained = float(_pca(encoder)[0].explained_variance_ratio_.sum()) if kind == "PCA" else None
+    shown = Map(points, classes_of(encoder), labelled, explained=explained)
     if own is None:
         return shown
     direction = F.normalize(own.float(), dim=1).numpy()[0]
-    voters, weights = _nearest(directions[labelled] @ direction, k)
-    if kind == "PCA":
-        place = pca.transform(direction[None])[0]
-    else:
-        near, share = _nearest(directions @ direction, k)
-        place = share @ points[near]
-    return Map(shown.points, classes, labelled, (place - centre) / scale, labelled[voters], weights, explained)
+    voters, weights = _nearest(_directions(encoder)[labelled] @ direction, k)
+    return replace(shown, own=place(encoder, kind, k, own), voters=labelled[voters], weights=weights)
 
 
 def _nearest(similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

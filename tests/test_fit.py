@@ -49,6 +49,13 @@ def test_with_large_type_stories_end_on_a_projectors_screen_and_are_readable(wal
         assert wall.evaluate(SIZES, [task, ".panel h4"]) >= 20 and wall.evaluate(SIZES, [task, "figcaption"]) >= 18
 
 
+def test_with_large_type_the_small_maps_end_on_a_projectors_screen(wall):
+    wall.click("#room-transfer-button")
+    wall.wait_for_selector(".every-map img")
+    assert wall.eval_on_selector(".story.transfer", "story => story.getBoundingClientRect().bottom + scrollY") <= 1080
+    assert wall.evaluate("document.documentElement.scrollWidth") <= 1920
+
+
 def test_a_mistake_of_an_answer_without_the_queue_is_told_in_a_sentence(page, monkeypatch):
     def refuse(self, *values):
         raise ValueError("This network <b>broke</b>.")

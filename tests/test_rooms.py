@@ -14,20 +14,26 @@ def test_transfer_answers_live_and_places_the_visitors_photo(page, files):
     page.get_by_role("tab", name="Transfer", exact=True).click()
     page.wait_for_selector("#transfer-story .map .own image", timeout=60_000)
     names = shipped_features.available()
-    for part in (".step-accuracy", ".step-votes"):
+    for part in (".step-accuracy", ".step-votes", ".every-map"):
         shown = page.eval_on_selector_all(f"{part} [data-encoder]", "all => all.map(e => e.dataset.encoder)")
         assert sorted(shown) == sorted(names)
     page.click(".step-votes [data-encoder=pixels]")
     wait_for_text(page, ".step-features", "Bare pixels")
     assert page.input_value("#transfer-encoder input") == "Bare pixels"
+    page.click(".every-map [data-encoder=mae]")
+    wait_for_text(page, ".step-features", "Masked autoencoder")
+    assert page.get_attribute(".every-map [data-encoder=mae]", "aria-checked") == "true"
     set_slider(page, "#transfer-labels", 2)
     wait_for_text(page, ".step-accuracy", "after 20 labels")
     place = "[...document.querySelector('#transfer-story .own rect').attributes].map(a => a.value).join()"
     before = page.evaluate(place)
+    rings = "[...document.querySelectorAll('.every-map i')].map(ring => ring.style.cssText).join()"
+    marked = page.evaluate(rings)
     upload(page, files / "sideways.jpg")
     page.click("#transfer-map label:has-text('PCA')")  # while the photo is on its way: neither may be lost
     page.wait_for_function(f"before => {place} !== before", arg=before)
     wait_for_text(page, ".step-map", "PCA:")
+    assert page.evaluate(rings) != marked and page.evaluate(rings).count("left") == len(names)
     assert page.eval_on_selector(".story.transfer", "e => e.getBoundingClientRect().bottom") <= 900, "in one view of a laptop"
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

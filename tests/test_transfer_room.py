@@ -1,8 +1,11 @@
 """The transfer room: its accuracies are the probes', nothing hears test labels, and a visitor's photo lies where it should."""
 
+import base64
+import io
 import json
 import re
 import time
+from pathlib import Path
 
 import gradio as gr
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pages import upload
-from PIL import Image
+from PIL import Image, ImageColor
 
 from ssl_demo import live_transfer, probes, shipped_features
 from ssl_demo.embedding import bundled_encoders
@@ -20,7 +23,8 @@ from ssl_demo.ui import transfer_drawing, transfer_room
 
 K, N, CLASSES = 4, 6, ("church", "gas_pump", "tench")
 OTHER = bundled_encoders()[0]
-CACHED = (live_transfer.knn, live_transfer.linear, live_transfer._pca, live_transfer._directions, shipped_features.load)
+CACHED = (live_transfer.knn, live_transfer.linear, live_transfer._pca, live_transfer._directions, live_transfer.laid_out,
+          transfer_drawing.small_map, shipped_features.load)
 
 
 @pytest.fixture
@@ -157,8 +161,8 @@ def test_a_photo_is_seen_once_and_asked_about_often(room, monkeypatch):
     assert room.told(Image.new("RGB", (9, 9)), "pixels", 3, 2, "PCA", 0, seen)[1] is not seen and len(looked) == 2
     assert story.count("<section") == 4 and 'aria-checked="true"' in story and "gas pump" in story and "tench (fish)" in story
     assert "other test photos and other labels" in story and "other labels" not in again, "of the second all labels are known"
-    assert story.count('<i style="left') == 3, "the chosen encoder's interval: twice by its neighbours, and by a linear layer"
-    assert "6 labels" in story and "18 photos" in story and "36 photos" in story and "chance, 33%" in story
+    assert len(re.findall('<i style="left:[0-9.]+%;width', story)) == 3, "the chosen encoder's alone"
+    assert "6 labels" in story and "18 unseen photos" in story and "36 photos" in story and "chance, 33%" in story
 
 
 def test_a_mistake_is_one_sentence(room):
@@ -186,6 +190,38 @@ def test_names_are_text(known):
     shown = live_transfer.map_of("pixels", "PCA", 1, 1, 0, known.train[:1])
     drawn_map = transfer_drawing.map_html(shown, ["<b>", "b", "c"], photo, "<i>")
     assert "<b>" not in drawn_map and "<i>" not in drawn_map and "&lt;b&gt;" in drawn_map
+
+
+def test_small_maps_show_the_photo_where_each_large_one_does(known):
+    places = {"pixels": np.array([0.5, -2.0]), OTHER: live_transfer.place(OTHER, "PCA", K, known.train[:1])}
+    assert places[OTHER] == pytest.approx(live_transfer.map_of(OTHER, "PCA", K, 1, 0, known.train[:1]).own)
+    shown = transfer_drawing.maps_html(places, [OTHER, "pixels"], "pixels", "PCA", CLASSES)
+    assert re.findall('data-encoder="(.+?)".+?aria-checked="(.+?)"', shown) == [(OTHER, "false"), ("pixels", "true")]
+    assert re.findall('<i style="left:(.+?)%;top:(.+?)%">', shown)[1] == ("74.5", "99.0"), "below the map: on its edge"
+    label, count = live_transfer.around("pixels", "PCA", places["pixels"])
+    away = np.linalg.norm(live_transfer.laid_out("pixels", "PCA")[0] - places["pixels"], axis=1)
+    counts = np.bincount(live_transfer.classes_of("pixels")[np.argsort(away)[: live_transfer.AROUND]])
+    assert (label, count) == (counts.argmax(), counts.max())
+    assert f'alt="Around your photo: {transfer_drawing.readable(CLASSES[label])}, {count} of {live_transfer.AROUND}"' in shown
+
+
+@pytest.mark.parametrize("kind", live_transfer.MAPS)
+def test_a_small_map_is_a_tiny_picture_in_the_large_ones_colours(known, kind):
+    url = transfer_drawing.small_map("pixels", kind)
+    picture = Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGBA")
+    assert picture.size == (transfer_drawing.SMALL,) * 2 and picture.getpixel((48, 48))[3] in (0, 255)
+    for point, label in zip(live_transfer.laid_out("pixels", kind)[0][: 3 * N], known.train_labels):
+        x, y = ((point * (1, -1) + 1) / 2 * (transfer_drawing.SMALL - 2)).round().astype(int)
+        near = {picture.getpixel((int(x) + right, int(y) + down)) for right in (0, 1) for down in (0, 1)}
+        assert (*ImageColor.getrgb(transfer_drawing.PALETTE[label]), 255) in near or len(near) > 1, "another may lie above"
+    css = (Path(transfer_drawing.__file__).parent / "styles" / "transfer.css").read_text(encoding="utf-8")
+    assert re.findall(r"--k\d: (#\w+)", css.split(".dark")[0]) == [*transfer_drawing.PALETTE]
+
+
+def test_the_small_maps_of_all_encoders_are_less_than_100_kb():
+    names = shipped_features.available()
+    sizes = [len(transfer_drawing.small_map(name, kind)) for kind in live_transfer.MAPS for name in names]
+    assert sum(sizes) / len(live_transfer.MAPS) + 600 * len(names) < 100_000, "with what stands around each"
 
 
 # The endpoint of the running app

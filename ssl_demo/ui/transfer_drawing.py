@@ -1,16 +1,19 @@
 """What the transfer room shows, as HTML: features, a map of photos, accuracies, and votes on a photo. Strings out; no events."""
 
+import base64
 import html
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 
+from .. import own_networks, shipped_features
 from ..checkpoints import UNTRAINED
 from ..drawing import heat
 from ..embedding import title
 from ..images import square
-from ..live_transfer import Map, Score, kind_of
+from ..live_transfer import AROUND, Map, Score, around, kind_of, laid_out
 from ..texts import later, say
 from .panels import data_url
 
@@ -20,6 +23,9 @@ CLASSES = (later("cassette player"), later("chain saw"), later("church"), later(
 MAP = 400  # units of the map's drawing a side
 OPEN = 5  # shapes from this one on are drawn with lines
 COLORS = 10
+# Of the small maps, which are pictures: as --k0 to --k9 of transfer.css on a light ground; on a dark one the page lightens them.
+PALETTE = ("#2f6fb7", "#c4501e", "#1f7a4d", "#8d45b5", "#9a7200", "#0c8189", "#c02a68", "#5f7016", "#7d4f2c", "#566173")
+SMALL = 96  # pixels of a small map a side
 
 
 def readable(name: str) -> str:
@@ -107,6 +113,42 @@ def map_html(shown: Map, classes: Sequence[str], photo: Image.Image | None, says
 def _across(points: np.ndarray) -> np.ndarray:
     """From about [-1, 1] to the drawing, with room for the marks."""
     return MAP / 2 + (MAP / 2 - 22) * np.asarray(points) * (1, -1)
+
+
+def maps_html(places: Mapping[str, np.ndarray], order: Sequence[str], chosen: str, map_kind: str, classes: Sequence[str]) -> str:
+    """Every encoder's map, small, with a ring where a visitor's photo lies on it. places: (2,) by the encoder's name."""
+    items = []
+    for name in order:
+        label, count = around(name, map_kind, places[name])
+        says = html.escape(say("Around your photo: {label}, {count} of {most}", label=readable(classes[label]), count=count,
+                               most=AROUND))
+        left, top = 50 + (50 - 100 / SMALL) * np.clip(places[name], -1, 1) * (1, -1)
+        items.append(f'<li class="{"chosen" if name == chosen else ""}" {_choice(name, name == chosen)}><div title="{says}">'
+                     f'<img src="{small_map(name, map_kind)}" alt="{says}" width="{SMALL}" height="{SMALL}">'
+                     f'<i style="left:{left:.1f}%;top:{top:.1f}%"></i></div>{_name(name)}</li>')
+    return (f'<div class="every-map"><h4>{say("The same photo on every map")}</h4>'
+            f'<p class="soft">{say("Ring: your photo. Colours: as on the large map.")}</p>'
+            f'<ul class="maps" role="radiogroup" aria-label="{say("Encoders by their maps")}">{"".join(items)}</ul></div>')
+
+
+@own_networks.remembered(128)
+def small_map(encoder: str, kind: str) -> str:
+    """An encoder's map as the URL of a tiny PNG, four pixels a photo on a clear ground. Cached: no visitor changes it.
+
+    Of all encoders, paths as those of the large map would be two megabytes. Only training photos are on it, for the test photos
+    too would leave no gaps to tell groups apart by.
+    """
+    classes = shipped_features.load(encoder).train_labels
+    points = laid_out(encoder, kind)[0][: len(classes)]
+    x, y = ((points * (1, -1) + 1) / 2 * (SMALL - 2)).round().astype(int).T
+    mixed = np.random.default_rng(0).permutation(len(points))  # so that no class lies above another
+    canvas = np.zeros((SMALL, SMALL), dtype=np.uint8)
+    for right, down in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        canvas[y[mixed] + down, x[mixed] + right] = 1 + classes[mixed] % COLORS
+    picture, stream = Image.fromarray(canvas, "P"), io.BytesIO()
+    picture.putpalette([0, 0, 0, *(part for color in PALETTE for part in ImageColor.getrgb(color))])
+    picture.save(stream, "PNG", transparency=0, optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def accuracy_html(scores: Sequence[Score], chosen: str, classes: int, says: str) -> str:

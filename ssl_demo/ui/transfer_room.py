@@ -23,7 +23,7 @@ from .measured import Measured
 from .own_encoder import UNSEEN, OwnEncoder, is_lacking, said
 from .photo_input import PhotoInput
 from .task_tab import QUICK
-from .transfer_drawing import CLICKS, accuracy_html, features_html, map_html, step, votes_html
+from .transfer_drawing import CLICKS, accuracy_html, features_html, map_html, maps_html, step, votes_html
 from .watching import Running, watch
 
 LOOK = {**QUICK, "queue": True, "concurrency_id": "look", "concurrency_limit": 2, "trigger_mode": "multiple"}
@@ -203,7 +203,7 @@ def best(encoders: list[str], per_class: int) -> str | None:
 
 
 def story(photo: Image.Image, own: dict, encoder: str, k: int, per_class: int, kind: str, seed: int, link: str = "") -> str:
-    """The four steps as HTML. link: what of an address leads back here.
+    """The four steps as HTML, and the small maps of all encoders. link: what of an address leads back here.
 
     Raises ValueError for an encoder, a map or a number of labels that there is not.
     """
@@ -225,14 +225,16 @@ def story(photo: Image.Image, own: dict, encoder: str, k: int, per_class: int, k
                      photos=len(shown.classes), encoder=say(title(encoder)), labels=labels, voters=min(k, len(shown.classes)))
     change = (say("other test photos and other labels") if live_transfer.is_drawn(encoder, per_class) else
               say("other test photos"))
-    judged = say("Right answers on {tests} photos that no probe has heard of, after {labels:,} labels. Thin line: what {change} "
-                 "may change (95%), here ±{half:.1f} points. Upright mark: chance, {chance:.0%}. Hatched: never trained.",
-                 tests=tests, labels=labels, change=change, half=100 * half, chance=1 / classes)
+    judged = say("Right answers on {tests} unseen photos, after {labels:,} labels. Thin line: what {change} may change "
+                 "(95%), ±{half:.1f} points for {encoder}. Upright mark: chance, {chance:.0%}. Hatched: never trained.",
+                 tests=tests, labels=labels, change=change, half=100 * half, encoder=say(title(encoder)), chance=1 / classes)
     voted = say("The vote of the {voters} most similar labelled photos, the more similar the weightier. There are only {classes} "
                 "classes: anything else gets the nearest of them.", voters=min(k, labels), classes=classes)
     order = [score.encoder for score in scores]
+    places = {name: live_transfer.place(name, kind, k, features) for name, features in own.items()}
     return f'<div class="story transfer" data-settings="{html.escape(link)}">' + "".join((
         step(1, say("Features"), "features", features_html(photo, own[encoder][0].numpy(), known.train.numpy(), encoder)),
         step(2, say("Map"), "map", map_html(shown, known.classes, photo, mapped)),
         step(3, say("Accuracy"), "accuracy", accuracy_html(scores, encoder, classes, judged)),
-        step(4, say("Your photo"), "votes", votes_html(votes, order, encoder, known.classes, voted)))) + "</div>"
+        step(4, say("Your photo"), "votes", votes_html(votes, order, encoder, known.classes, voted)),
+        maps_html(places, order, encoder, kind, known.classes))) + "</div>"
