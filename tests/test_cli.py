@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import SMALL
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from ssl_demo import bench, cli
 from ssl_demo.checkpoints import load_weights, read_card, save_weights, sha256
@@ -48,8 +49,8 @@ def refused(capsys):
         out, err = capsys.readouterr()
         assert status == 2 and out == ""
         lines = [
-            line for line in re.split(r"[\r\n]+", err) if line.strip() and not re.match(r"\w+ +\d+% ", line)
-        ]  # without the bar
+            line for line in re.split(r"[\r\n]+", err) if line.strip() and not re.match(r"\w+ +\d+% |decoding photos", line)
+        ]  # without the bars
         assert len(lines) == 1 and lines[0].startswith("ssl_demo: ") and "Traceback" not in err, err
         return lines[0]
 
@@ -435,6 +436,24 @@ def test_multiply_adds_of_a_step_are_counted():
     model, example = task.build(), task.training_example(images, torch.Generator())
     forward = multiply_adds(task.predict, model, example)
     assert forward > 1e7 and 2.5 < bench._step_multiply_adds(task, images) / forward < 3.1
+
+
+def test_a_training_that_went_astray(refused, folder, tmp_path):
+    """Its loss is still a number, but its weights are too large to be kept."""
+    settings = "width=8 depths=[1] batch=4 size=32 lr=3000 optimizer=adamw warmup=0.9 ema=0.5 precision=float32".split()
+    out = tmp_path / "a.safetensors"
+    line = refused("train", "rotation", "--data", folder, "--steps", 8, "--out", out, "--config", *settings)
+    assert "lower learning rate" in line and not out.exists()
+
+
+@pytest.mark.parametrize("config", ["[]", '{"width": "x"}', '{"width": -3}'])
+def test_weights_that_make_no_network(refused, file, folder, two_weights, tmp_path, config):
+    tensors, path = load_file(two_weights / "rotation-new.safetensors"), tmp_path / "bad.safetensors"
+    save_file(tensors, path, {"task": "rotation", "config": config})
+    for command in (["run", "rotation", file, "--weights", path, "--out", tmp_path / "out"],
+                    ["evaluate", "rotation", "--data", folder, "--weights", path],
+                    ["train", "rotation", "--data", folder, "--steps", 1, "--start", path, "--out", tmp_path / "b.safetensors"]):
+        assert "bad.safetensors" in refused(*command)
 
 
 # Its own manners
