@@ -15,6 +15,7 @@ from torch import nn
 
 from .nets import multiply_adds
 from .pretext import PretextTask, all_tasks, create, fresh
+from .texts import later
 from .training import write_atomically
 
 MOST_PARAMETERS = 60_000_000  # of weights that somebody brings
@@ -28,8 +29,8 @@ WEIGHTS = next((folder for folder in (_HERE.parent / "weights", _HERE / "weights
 def save_weights(path: Path, task: PretextTask, model: nn.Module, card: dict) -> dict:
     """Writes `path` (float16 safetensors with the task and its configuration inside) and the card beside it; returns the card.
 
-    Both go to a temporary name first. Raises ValueError where the path does not end in .safetensors, and
-    where the weights have outgrown float16, as those of a training do that went astray.
+    Both go to a temporary name first. Raises ValueError where the path does not end in .safetensors, and where
+    the weights have outgrown float16, as those of a training do that went astray.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -40,7 +41,7 @@ def save_weights(path: Path, task: PretextTask, model: nn.Module, card: dict) ->
         if value.is_floating_point():
             tensors[name] = tensors[name].half()
             if not tensors[name].isfinite().all():
-                raise ValueError("Some weights grew too large to be kept: the training went astray; try a lower learning rate.")
+                raise ValueError(later("Some weights grew too large to be kept; try a lower learning rate."))
     header = {"task": task.card.name, "config": json.dumps(task.config)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
     full = {"file": path.name, "sha256": sha256(path), "bytes": path.stat().st_size, "task": task.card.name,

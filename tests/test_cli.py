@@ -353,6 +353,22 @@ def test_train_goes_on(call, refused, folder, tmp_path):
     assert "seed 0" in refused(*arguments, "--steps", 9, "--seed", 1, "--resume", tmp_path / "a.checkpoint")
 
 
+@pytest.mark.parametrize("steps", [2, 3])
+def test_train_goes_on_under_another_name(call, folder, tmp_path, steps):
+    """Its curve begins where the first run did; with the log of that one lost, there is none before it."""
+    arguments = ["train", "mae", "--data", folder, "--config", "batch=4", *SMALL["mae"]]
+    first = call(*arguments, "--steps", 2, "--out", tmp_path / "a.safetensors")
+    resumed = [*arguments, "--steps", steps, "--resume", tmp_path / "a.checkpoint"]
+    second = call(*resumed, "--out", tmp_path / "b.safetensors")
+    curve = read_card(tmp_path / "b.safetensors")["curve"]
+    assert second["loss_first"] == first["loss_first"] and [point["step"] for point in curve] == sorted({1, 2, steps})
+    (tmp_path / "a.jsonl").unlink()
+    third = call(*resumed, "--out", tmp_path / "c.safetensors")
+    curve = read_card(tmp_path / "c.safetensors")["curve"]
+    assert third["steps"] == steps and [point["step"] for point in curve] == list(range(3, steps + 1))
+    assert third["loss_first"] == (curve[0]["loss"] if curve else None)
+
+
 @pytest.mark.parametrize(
     "arguments, word",
     [(["nothing", "--data", "DATA", "--steps", "1"], "nothing"),
