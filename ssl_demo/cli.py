@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -184,7 +185,7 @@ def _train(options) -> dict | None:
     from .data import sources
     from .distributed import processes
     from .pretext import create
-    from .training import evaluate, load_checkpoint, train, with_settings
+    from .training import evaluate, load_checkpoint, train, with_settings, write_atomically
 
     settings = _pairs(options.config)
     task, recipe = with_settings(type(create(options.task)), settings)
@@ -212,6 +213,8 @@ def _train(options) -> dict | None:
         if options.resume is None:
             for old in (log, *history.glob("*.safetensors"), *history.glob("*.json")):
                 old.unlink(missing_ok=True)
+        elif (begun := options.resume.with_suffix(".jsonl")) != log and begun.is_file() and state.is_main_process:
+            write_atomically(log, lambda path: shutil.copyfile(begun, path))  # or the beginning would be missing in the curve
         watched, alarm = task.card.watch or task.card.metric, ""
 
         def keep(step: int, model) -> None:
@@ -238,7 +241,7 @@ def _train(options) -> dict | None:
     score, minutes = metrics.get(task.card.metric), last.seconds / 60
     curve = _curve(log)
     report = {"task": options.task, "steps": last.step, "images_seen": last.images, "images_per_second": last.images_per_second,
-              "minutes": minutes, "loss_first": curve[0]["loss"], "loss_last": last.loss, "score": score,
+              "minutes": minutes, "loss_first": curve[0]["loss"] if curve else None, "loss_last": last.loss, "score": score,
               "file": str(out)}
     card = {"metric": task.card.metric, "validation": {"score": score, "images": len(kept), "metrics": metrics},
             "data": _names(options.data), "photos": None if hasattr(learned, "source") else len(learned),
@@ -278,9 +281,9 @@ def _bench(options) -> dict:
 
 
 def _curve(log: Path, points: int = 24) -> list[dict]:
-    """About `points` lines of the log, log-spaced in steps, each the mean of the lines since the one before."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    total, curve, since = lines[-1]["step"], [], []
+    """About `points` lines of the log, log-spaced in steps, each the mean of the lines since the last; none where it is lost."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    total, curve, since = lines[-1]["step"] if lines else 0, [], []
     goals = sorted({round(total ** (i / (points - 1))) for i in range(points)})
     for line in lines:
         since.append(line)

@@ -15,8 +15,9 @@ import shutil
 import sys
 import tarfile
 import tempfile
+import threading
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,9 +30,16 @@ from tqdm import tqdm
 
 from ssl_demo.images import load_photo, square
 
+try:
+    import fcntl
+except ImportError:  # on Windows only threads are kept apart, not processes
+    fcntl = None
+
 DECODE_VERSION = 1  # raise it when the same file would decode to other pixels: old caches are then left alone
 IS_PHOTO = re.compile(r"(^|/)[^./][^/]*\.(jpe?g|png|webp|avif|hei[cf]|bmp|gif|tiff?)$", re.IGNORECASE).search  # not "._1.jpg"
 GREY = (0.299, 0.587, 0.114)  # ITU-R 601 luma
+PACKED = (".tgz", ".gz", ".tar", ".zip", ".mat")  # what sets are downloaded as
+CLASSES = {"Imagenette": 10}  # of sets that torchvision takes for whole as soon as their folder is there
 
 
 @dataclass
@@ -185,23 +193,74 @@ def _torchvision(name: str, cache: Path) -> tuple[list, list]:
 
 
 def torchvision_set(name: str, cache: Path):
-    """(its folder, the data set) of a name such as "CIFAR10" or "STL10/split=test", downloaded where it is not there yet."""
+    """(its folder, the data set) of a name such as "CIFAR10" or "STL10/split=test", downloaded where it is not there yet.
+
+    A download goes to a folder beside it first, by one thread of one process, while others wait: what lies in its own is whole.
+    Raises ValueError where it cannot be downloaded.
+    """
     from ssl_demo import torchvision_ops  # noqa: F401, I001  beside CPU-only torch, torchvision does not load without it
     import torchvision
 
     name, *settings = name.split("/")
     settings = {key: {"True": True, "False": False}.get(value, value) for key, _, value in (s.partition("=") for s in settings)}
     root, make = cache / "torchvision" / name, getattr(torchvision.datasets, name)
-    root.mkdir(parents=True, exist_ok=True)
-    with contextlib.redirect_stdout(sys.stderr):  # some sets print what they do
+    if (found := _whole(make, root, settings)) is not None:
+        return root, found
+    part = root.with_name(f"{name}.part")
+    with _alone(root):
+        if (found := _whole(make, root, settings)) is not None:  # somebody else was faster
+            return root, found
+        shutil.rmtree(part, ignore_errors=True)  # of a download that was killed
+        part.mkdir()
         try:
-            return root, make(root=str(root), **settings, download=False)
-        except RuntimeError:  # not there yet, or damaged
-            pass
-        try:
-            return root, make(root=str(root), **settings, download=True)
+            for file in root.rglob("*"):  # what is packed is checked by its sum, and need not be fetched again
+                if file.name.endswith(PACKED) and file.is_file():
+                    copy = part / file.relative_to(root)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(file, copy)
+            with contextlib.redirect_stdout(sys.stderr):  # some sets print what they do
+                make(root=str(part), **settings, download=True)
+            if _whole(make, part, settings) is None:
+                raise ValueError(f"{name} was downloaded, but not all of it is there.")
+            _move_over(part, root)
         except OSError as error:
             raise ValueError(f"{name} cannot be downloaded ({error}): it needs a network, or its files in {root}.") from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return root, make(root=str(root), **settings, download=False)
+
+
+def _whole(make: Callable, root: Path, settings: dict):
+    """The torchvision set in a folder; None where it is not there, or in part, as a broken-off download leaves it."""
+    try:
+        found = make(root=str(root), **settings, download=False)
+    except (RuntimeError, FileNotFoundError):
+        return None
+    known = CLASSES.get(root.name.removesuffix(".part"))
+    lacks = known and len(found.classes) != known or not all(map(os.path.exists, getattr(found, "_image_files", [])))
+    return None if lacks else found
+
+
+_fetching: dict[Path, threading.Lock] = defaultdict(threading.Lock)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Whoever else wants to write this folder waits until the block is over: threads, and processes on the same disk."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _fetching[folder], open(folder.with_name(f"{folder.name}.lock"), "w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, even by a kill
+        yield
+
+
+def _move_over(source: Path, target: Path) -> None:
+    """Moves a folder's content into another, where other parts of a set may lie; at once where there is no such folder yet."""
+    if not target.is_dir():
+        os.replace(source, target)
+        return
+    for entry in list(source.iterdir()):
+        _move_over(entry, target / entry.name)
 
 
 def _content(file: Path) -> tuple[int, str]:

@@ -22,7 +22,7 @@ from .data import Batches, Photos
 from .images import load_photo, square
 
 BUFFER = 1000  # photos that wait, undecoded, to be drawn from
-KEPT = 500  # photos that are read first, and never trained on: to watch the training by
+KEPT = 500  # photos that are read first and, where as many others follow, never trained on: to watch the training by
 HOPELESS = 1000  # so many photos in a row that cannot be read are no accident
 SCHEME = "hf:"
 _SPEC = re.compile(rf"{SCHEME}((?:\w+://)?[^:]+)(?::([^:]*))?(?::([^:]+))?$")
@@ -50,12 +50,13 @@ class Stream(Photos):
         part = split_dataset_by_node(shuffled, rank, world)
         for epoch in itertools.count():
             part.set_epoch(epoch)
-            data = None
+            some = False
             for data in _files(self.spec, part):
                 if _checksum(data) not in self.kept:
+                    some = True
                     yield data
-            if data is None:
-                raise ValueError(f"There are no photos in {self.spec} for process {rank + 1} of {world}.")
+            if not some:  # or it would be read over and over for ever
+                raise ValueError(f"There are no photos to train on in {self.spec} for process {rank + 1} of {world}.")
 
 
 class StreamBatches(Batches):
@@ -82,7 +83,8 @@ class StreamBatches(Batches):
 
 
 def open_stream(spec: str, side: int = 144) -> Stream:
-    """A source of photos, opened, and the first of them decoded: of `KEPT` all are kept from training, of fewer some.
+    """A source of photos, opened, and the first of them decoded: `KEPT` are kept from training where as many others follow,
+    else some.
 
     Photos are centre squares of `side` pixels. Raises ValueError, in one sentence, where there is no such source, where it holds
     no column of pictures that can be read, and where the library is not installed.
@@ -109,14 +111,17 @@ def open_stream(spec: str, side: int = 144) -> Stream:
     source = source.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         shuffled = source.shuffle(seed=0, buffer_size=BUFFER)  # the same are kept whatever the run's seed
-        files = list(itertools.islice(_files(spec, shuffled), KEPT))
+        coming = _files(spec, shuffled)
+        files = list(itertools.islice(coming, KEPT))
         decoded = _decode(pool, files, side)
+        known = {_checksum(data) for data in files}
+        others = sum(_checksum(data) not in known for data in itertools.islice(coming, KEPT))
     good = {_checksum(data): pixels for data, pixels in zip(files, decoded) if not isinstance(pixels, ValueError)}
     if not good:
         raise ValueError(f"None of the first {len(files)} photos of {spec} can be read; the first: {decoded[0]}" if files else
                          f"There are no photos in {spec}.")
     first = Photos(np.stack(list(good.values())), list(good))
-    learned, kept = (first.take([]), first) if len(files) == KEPT else first.apart()
+    learned, kept = (first.take([]), first) if others >= KEPT else first.apart()
     out = set(kept.names) - set(learned.names)
     return Stream(first.array, first.names, len(files) - len(good), None, spec, source, kept, out)
 

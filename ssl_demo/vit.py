@@ -19,8 +19,9 @@ def sampled_positions(side: int, trained: int, width: int) -> Tensor:
     A finer or coarser grid over the same square gets the places in between, which is what interpolating a table would give.
     """
     assert width % 4 == 0, width
-    place = (torch.arange(side, dtype=torch.float64) + 0.5) * trained / side - 0.5
-    frequency = torch.exp(-math.log(100.0) * torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    # On the processor whatever the default is: what is kept here must not be of "meta", where networks are built to be measured.
+    place = (torch.arange(side, dtype=torch.float64, device="cpu") + 0.5) * trained / side - 0.5
+    frequency = torch.exp(-math.log(100.0) * torch.arange(width // 4, dtype=torch.float64, device="cpu") / (width // 4))
     angle = place[:, None] * frequency  # (side, D/4)
     axis = torch.cat([angle.sin(), angle.cos()], dim=1)  # (side, D/2)
     rows, columns = axis[:, None].expand(side, side, -1), axis[None].expand(side, side, -1)

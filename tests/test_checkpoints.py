@@ -183,6 +183,52 @@ def test_a_file_that_its_card_does_not_describe(name, path):
     assert "checksums differ" in refusal(load_weights, name, path)
 
 
+@pytest.mark.parametrize("config, said", [
+    ("[]", "does not say how"), ("[" * 200_000, "does not say how"), ('{"width": "x"}', "whose “width” cannot be"),
+    ('{"width": -3}', "No network can be built"), ('{"width": 1000000}', "whose “width” cannot be"),
+    ('{"width": 40000}', "does not fit"), ('{"walls": 3}', "no setting “walls”"),
+])  # fmt: skip
+def test_a_configuration_that_makes_no_network(saved, tmp_path, config, said):
+    path = Path(shutil.copy(saved("rotation"), tmp_path))
+    rewrite(path, lambda tensors, header: header.update(config=config))
+    assert said in refusal(load_weights, "rotation", path)
+
+
+def test_numbers_that_no_network_has(saved, tmp_path):
+    path = Path(shutil.copy(saved("rotation"), tmp_path))
+    rewrite(path, lambda tensors, header: tensors.update({"head.bias": torch.full((4,), 1e300, dtype=torch.float64)}))
+    assert "of a kind (float64)" in refusal(load_weights, "rotation", path)
+    rewrite(path, lambda tensors, header: tensors.update({"head.bias": torch.full((4,), torch.inf)}))
+    assert "numbers that are none" in refusal(load_weights, "rotation", path)
+
+
+@pytest.mark.parametrize("text", ["[1]", "nothing", "[" * 200_000])
+def test_what_lies_beside_weights_and_is_no_card(saved, tmp_path, text):
+    path = Path(shutil.copy(saved("rotation"), tmp_path))
+    path.with_suffix(".json").write_text(text)
+    assert "rotation-test.json, which lies beside the weights, is not their card" in refusal(load_weights, "rotation", path)
+
+
+def test_a_seed_may_be_large(tmp_path):
+    task = create("jigsaw", size=48, tile=16, width=8, depths=[1, 1], permutations=2, permutation_seed=123_456)
+    save_weights(tmp_path / "a.safetensors", task, task.build(), {})
+    assert load_weights(*checkpoints.accept(tmp_path / "a.safetensors"))[0].config == task.config
+
+
+def test_weights_that_went_astray_are_not_kept(tmp_path):
+    task = create("rotation", size=32, width=8, depths=[1])
+    model = task.build()
+    torch.nn.init.constant_(model.head.bias, 1e6)
+    assert "lower learning rate" in refusal(save_weights, tmp_path / "a.safetensors", task, model, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_a_missing_file_lies_is_not_told(tmp_path):
+    for function in (functools.partial(load_weights, "rotation"), checkpoints.task_of, checkpoints.accept):
+        assert refusal(function, tmp_path / "gone.safetensors") == "There is no file gone.safetensors."
+        assert refusal(function, "runs/gone.safetensors") == "There is no file runs/gone.safetensors."  # as it was typed
+
+
 def test_names_that_are_not_there(name, path, tmp_path):
     assert f"{name}-huge" in refusal(find, name, f"{name}-huge")
     assert "untrained" in refusal(find, name, "best")

@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import SMALL
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from ssl_demo import bench, cli
 from ssl_demo.checkpoints import load_weights, read_card, save_weights, sha256
@@ -48,8 +49,8 @@ def refused(capsys):
         out, err = capsys.readouterr()
         assert status == 2 and out == ""
         lines = [
-            line for line in re.split(r"[\r\n]+", err) if line.strip() and not re.match(r"\w+ +\d+% ", line)
-        ]  # without the bar
+            line for line in re.split(r"[\r\n]+", err) if line.strip() and not re.match(r"\w+ +\d+% |decoding photos", line)
+        ]  # without the bars
         assert len(lines) == 1 and lines[0].startswith("ssl_demo: ") and "Traceback" not in err, err
         return lines[0]
 
@@ -353,6 +354,22 @@ def test_train_goes_on(call, refused, folder, tmp_path):
     assert "seed 0" in refused(*arguments, "--steps", 9, "--seed", 1, "--resume", tmp_path / "a.checkpoint")
 
 
+@pytest.mark.parametrize("steps", [2, 3])
+def test_train_goes_on_under_another_name(call, folder, tmp_path, steps):
+    """Its curve begins where the first run did; with the log of that one lost, there is none before it."""
+    arguments = ["train", "mae", "--data", folder, "--config", "batch=4", *SMALL["mae"]]
+    first = call(*arguments, "--steps", 2, "--out", tmp_path / "a.safetensors")
+    resumed = [*arguments, "--steps", steps, "--resume", tmp_path / "a.checkpoint"]
+    second = call(*resumed, "--out", tmp_path / "b.safetensors")
+    curve = read_card(tmp_path / "b.safetensors")["curve"]
+    assert second["loss_first"] == first["loss_first"] and [point["step"] for point in curve] == sorted({1, 2, steps})
+    (tmp_path / "a.jsonl").unlink()
+    third = call(*resumed, "--out", tmp_path / "c.safetensors")
+    curve = read_card(tmp_path / "c.safetensors")["curve"]
+    assert third["steps"] == steps and [point["step"] for point in curve] == list(range(3, steps + 1))
+    assert third["loss_first"] == (curve[0]["loss"] if curve else None)
+
+
 @pytest.mark.parametrize(
     "arguments, word",
     [(["nothing", "--data", "DATA", "--steps", "1"], "nothing"),
@@ -436,6 +453,24 @@ def test_multiply_adds_of_a_step_are_counted():
     model, example = task.build(), task.training_example(images, torch.Generator())
     forward = multiply_adds(task.predict, model, example)
     assert forward > 1e7 and 2.5 < bench._step_multiply_adds(task, images) / forward < 3.1
+
+
+def test_a_training_that_went_astray(refused, folder, tmp_path):
+    """Its loss is still a number, but its weights are too large to be kept."""
+    settings = "width=8 depths=[1] batch=4 size=32 lr=3000 optimizer=adamw warmup=0.9 ema=0.5 precision=float32".split()
+    out = tmp_path / "a.safetensors"
+    line = refused("train", "rotation", "--data", folder, "--steps", 8, "--out", out, "--config", *settings)
+    assert "lower learning rate" in line and not out.exists()
+
+
+@pytest.mark.parametrize("config", ["[]", '{"width": "x"}', '{"width": -3}'])
+def test_weights_that_make_no_network(refused, file, folder, two_weights, tmp_path, config):
+    tensors, path = load_file(two_weights / "rotation-new.safetensors"), tmp_path / "bad.safetensors"
+    save_file(tensors, path, {"task": "rotation", "config": config})
+    for command in (["run", "rotation", file, "--weights", path, "--out", tmp_path / "out"],
+                    ["evaluate", "rotation", "--data", folder, "--weights", path],
+                    ["train", "rotation", "--data", folder, "--steps", 1, "--start", path, "--out", tmp_path / "b.safetensors"]):
+        assert "bad.safetensors" in refused(*command)
 
 
 # Its own manners

@@ -410,15 +410,28 @@ def brought(tmp_path_factory):
 
     def brought(config=None, change=lambda tensors: tensors, name="mine.safetensors", task_name="rotation"):
         path = tmp_path_factory.mktemp("brought") / name
-        save_file(change(dict(tensors)), path, {"task": task_name, "config": json.dumps(task.config | (config or {}))})
+        config = config if isinstance(config, str) else json.dumps(task.config | (config or {}))
+        save_file(change(dict(tensors)), path, {"task": task_name, "config": config})
         return path
 
     return brought
 
 
 def test_sound_weights_are_taken(brought):
-    path = brought()
+    path = brought(change=lambda tensors: tensors | {"head.bias": torch.ones(4, dtype=torch.bfloat16)})
     assert live.accept(path) == ("rotation", path)
+    assert torch.equal(load_weights("rotation", path)[1].head.bias, torch.ones(4))
+
+
+def test_a_brought_network_can_be_used_at_the_size_it_was_measured_at(tmp_path):
+    """DINO keeps the positions of its patches; those of a network built to be measured only are none."""
+    from ssl_demo.checkpoints import save_weights
+    from ssl_demo.pretext import create
+
+    task = create("dino", size=64, stem_width=8, stem_depths=[1, 1, 1], width=16, hidden=16, bottleneck=8, prototypes=16)
+    save_weights(tmp_path / "mine.safetensors", task, task.build(), {})
+    task, model = load_weights(*live.accept(tmp_path / "mine.safetensors"))
+    assert task.features(model, torch.zeros(1, 3, 64, 64))[0].isfinite().all()
 
 
 @pytest.mark.parametrize("wrong, said", [
@@ -428,6 +441,10 @@ def test_sound_weights_are_taken(brought):
     ({"config": {"width": -16}}, "No network can be built"), ({"task_name": "nothing"}, "does not say which task"),
     ({"change": lambda t: t | {"head.bias": torch.full((4,), torch.nan)}}, "numbers that are none"),
     ({"change": lambda t: t | {"more": torch.zeros(1)}}, "does not fit"), ({"name": "mine.pt"}, "as .safetensors files only"),
+    *[({"change": lambda t, to=to: t | {"head.bias": torch.zeros(4, dtype=to)}}, "numbers of a kind")
+      for to in (torch.float8_e4m3fn, torch.float64, torch.bool, torch.complex64)],
+    ({"change": lambda t: t | {"encoder.stem.1.num_batches_tracked": torch.zeros(())}}, r"of a kind \(float32\)"),
+    ({"config": "[" * 200_000}, "does not say how its network is built"),
 ])  # fmt: skip
 def test_unsound_weights_are_not(brought, wrong, said):
     with pytest.raises(ValueError, match=said):

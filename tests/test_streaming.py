@@ -115,6 +115,16 @@ def test_of_short_streams_some_are_kept_or_all_are_both(library, count, both):
     assert len(kept) == (count if both else 2) and len(files) == (count if both else count - 2)
 
 
+@pytest.mark.parametrize("count, kept", [(60, 2), (119, 2), (120, 60)])
+def test_no_more_are_kept_than_are_left(library, monkeypatch, count, kept):
+    """Of exactly as many photos as may be kept, none would be left to train on."""
+    monkeypatch.setattr(streaming, "KEPT", 60)
+    library([png(number) for number in range(count)])
+    stream = open_stream("hf:x", side=16)
+    assert len(stream.watched) == kept
+    assert len(set(itertools.islice(stream.files((0, 0)), count - kept))) == count - kept
+
+
 def test_processes_share_a_stream(library, few_kept):
     library([png(number) for number in range(100)])
     stream = open_stream("hf:x", side=16)
@@ -148,9 +158,11 @@ def test_a_stream_that_goes_bad_is_given_up(library, few_kept, monkeypatch):
     stream.source.rows = [{"image": {"bytes": b"no picture", "path": None}}] * 60
     with pytest.raises(ValueError, match="50 photos of hf:x in a row cannot be read; the last: The file is"):
         StreamBatches(stream, 8, 16)(0)
-    stream.source.rows = []
-    with pytest.raises(ValueError, match="There are no photos in hf:x for process 1 of 1."):
-        StreamBatches(stream, 8, 16)(0)
+    known = [row for row in map(png, range(60)) if streaming._checksum(row) in stream.kept]
+    for rows in ([], [{"image": {"bytes": data, "path": None}} for data in known]):
+        stream.source.rows = rows
+        with pytest.raises(ValueError, match="There are no photos to train on in hf:x for process 1 of 1."):
+            StreamBatches(stream, 8, 16)(0)
 
 
 def test_names(library):
