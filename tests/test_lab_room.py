@@ -266,7 +266,7 @@ def test_runs_that_are_over_are_a_figure_not_told_apart_by_colour_alone():
     going = room.side_by_side([*runs[:2], replace(runs[2], state="running")], "loss", "steps")
     assert not going["plot"]["visible"] and going["html"].count("<polyline") == 3
     mixed = room.side_by_side([runs[0], view("other", "mae", 0.1, 0.05, None)], "metric", "steps")
-    assert "judged otherwise: run 0 &lt;b&gt;" in mixed["html"] and len(mixed["plot"]["value"].data) == 1
+    assert "judged otherwise: run 0 &lt;b&gt;" in mixed["html"] and len(json.loads(mixed["plot"]["value"].plot)["data"]) == 1
 
 
 def test_what_a_run_shows_names_its_trouble_and_is_text():

@@ -234,7 +234,7 @@ def test_sliding_and_playing_happen_in_the_browser(kept, chromium):
         page.wait_for_function("document.querySelector('.learned-bar input').value === '3'")
         page.wait_for_function("document.querySelector('.learned-play').textContent === 'Play'")
         marks.append(page.get_attribute("line.now >> nth=0", "x1"))
-        assert marks[0] == "36.0" and marks[2] == "290.0" and 36 < float(marks[1]) < 290, "the mark moves along the curve"
+        assert marks[0] == "46.0" and marks[2] == "290.0" and 46 < float(marks[1]) < 290, "the mark moves along the curve"
         assert [url for url in asked if not url.startswith("data:")] == []
         page.get_by_role("button", name="Own").click()
         page.wait_for_function("!document.querySelector('[data-photo=chelsea]').hidden")

@@ -75,7 +75,7 @@ class Colorization(PretextTask):
         also=("auc_rebalanced", "auc_gray_rebalanced", "rare colours counted more"),
     )
     controls = (
-        Control("temperature", "Temperature", "slider", lab.TEMPERATURE, "1: the mean of all possible; 0: the likeliest.",
+        Control("temperature", "Temperature", "slider", lab.TEMPERATURE, "1: the mean; 0: the likeliest.",
                 minimum=0, maximum=1, step=0.01),
         Control("rebalanced", "Rare colours count more", "toggle", True, "Off: as often as they are met."),
         Control("pixel", "Pixel", "point", "", "Click the photo to ask about another place."),

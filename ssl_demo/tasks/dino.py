@@ -67,7 +67,7 @@ class DINO(PretextTask):
     controls = (
         Control("teacher_temperature", "Teacher", "slider", TEACHER, "Its temperature.", minimum=0.02, maximum=0.3, step=0.01),
         Control("student_temperature", "Student", "slider", STUDENT, "Its temperature.", minimum=0.02, maximum=0.3, step=0.01),
-        Control("centring", "Centring", "toggle", True, "Off: what it prevents shows."),
+        Control("centring", "Centring", "toggle", True, "Off: shows what for."),
     )
     defaults = {"size": 96, "view": 64, "local": 32, "locals": 2, "stem_width": 44, "stem_depths": [2, 2, 2], "width": 176,
                 "depth": 1, "heads": 4, "hidden": 256, "bottleneck": 128, "prototypes": 1024, "momentum": 0.95,

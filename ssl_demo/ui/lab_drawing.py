@@ -16,7 +16,7 @@ from ..images import limit
 from ..live import View
 from ..pretext import Card, Chart, Line, Panel
 from ..texts import say, spoken
-from .panels import chart_html, panel_html
+from .panels import CHART_LEFT, chart_html, panel_html
 from .story import STEPS, heading_of
 
 WORDS = {"waiting": say("Waiting"), "running": say("Learning"), "paused": say("Paused"), "finished": say("Finished"),
@@ -121,7 +121,7 @@ def curve(view: View, label: str, times: Sequence[float], values: Sequence[float
 
 def blank(label: str, height: int) -> str:
     """The frame of a chart without a curve."""
-    grid = "".join(f'<line class="grid" x1="36" x2="290" y1="{y}" y2="{y}"/>' for y in (34, height / 2, height - 34))
+    grid = "".join(f'<line class="grid" x1="{CHART_LEFT}" x2="290" y1="{y}" y2="{y}"/>' for y in (34, height / 2, height - 34))
     return (f'<svg class="chart" viewBox="0 0 300 {height}" role="img" aria-label="{html.escape(label)}: {say("nothing yet")}">'
             f'<text x="2" y="12">{html.escape(label)}</text>{grid}</svg>')
 

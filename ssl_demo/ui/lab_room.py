@@ -21,6 +21,7 @@ from . import lab_visits as visits
 from .company_input import company_html
 from .lab_api import AT_ONCE, Brought
 from .lab_visits import BUNDLED, EXAMPLE, OVER, PHOTOS
+from .measured import shown
 from .photo_input import uploaded
 from .task_tab import QUICK, component
 
@@ -171,7 +172,7 @@ class TrainingLab:
         compared = comparison.compare(views, what, over)
         if compared is None or compared.is_empty or any(view.state not in OVER or view.saving for view in views):
             return {self.compared: drawing.compared_html(compared), self.figure: gr.update(visible=False)}
-        drawn = gr.update(value=comparison.figure(compared), visible=True)
+        drawn = gr.update(value=shown(comparison.figure(compared)), visible=True)
         return {self.compared: drawing.left_out_html(compared), self.figure: drawn}
 
     @staticmethod

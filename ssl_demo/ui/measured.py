@@ -1,8 +1,11 @@
 """The measured transfer table below the live one: its charts, drawn when they are opened, and the command that made it."""
 
 import html
+import json
 
 import gradio as gr
+import plotly.graph_objects as go
+from gradio.components.plot import PlotData
 
 from .. import charts
 from ..texts import later, say
@@ -36,15 +39,20 @@ class Measured:
         self.labels.input(self.barred, self.labels, self.bars, **QUICK)
 
     def barred(self, labels: str | None) -> list:
-        return [charts.bars(self.rows, count(labels), (protocol,)) for protocol in PROTOCOLS]
+        return [shown(charts.bars(self.rows, count(labels), (protocol,))) for protocol in PROTOCOLS]
 
     def everything(self, labels: str | None) -> list:
-        return [*self.barred(labels), *(charts.curves(self.rows, protocol, self.of_all) for protocol in PROTOCOLS),
-                charts.gap(self.rows)]
+        return [*self.barred(labels), *(shown(charts.curves(self.rows, protocol, self.of_all)) for protocol in PROTOCOLS),
+                shown(charts.gap(self.rows))]
 
 
 def plot(name: str) -> gr.Plot:
     return gr.Plot(show_label=False, elem_id=name, buttons=[], min_width=300)
+
+
+def shown(figure: go.Figure) -> PlotData:
+    """A figure for a `gr.Plot`: what Plotly is to leave out reaches the page only inside the figure's own JSON."""
+    return PlotData(type="plotly", plot=json.dumps({**json.loads(figure.to_json()), "config": charts.CONFIG}))
 
 
 def count(labels: str | None) -> int | None:

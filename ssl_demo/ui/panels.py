@@ -18,7 +18,7 @@ from ..texts import say
 from ..video import encode_mp4
 
 WIDE = 1.25  # how many times as wide as high a picture is to be as wide as its column; others leave room for a second
-CHART_WIDTH, CHART_LEFT, CHART_RIGHT = 300, 36, 10  # units that a chart is wide, and left free of curves at its sides
+CHART_WIDTH, CHART_LEFT, CHART_RIGHT = 300, 46, 10  # units that a chart is wide, and left free of curves at its sides
 BRUSH_TOOLS = ('<div class="brush"><label>' + say("Brush") + ' <input type="range" class="brush-size" min="1" max="15" value="5">'
                '</label>'
                '<button type="button" class="brush-clear">' + say("Clear") + "</button></div>")
@@ -112,10 +112,9 @@ def chart_html(chart: Chart, told: str, height: int = 168, legend: bool | None =
         drawn.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{up(y)}" y2="{up(y)}"/>'
                      f'<text class="tick" x="{left - 5}" y="{up(y) + 4}" text-anchor="end">{y:g}</text>')
     for x in ticks(first, last, chart.log_x):
-        anchor = "end" if across(x) > width - 2 * right else "middle"  # or the last one would be cut off
+        anchor = "end" if across(x) > width - 3 * right else "middle"  # or the last one would be cut off
         drawn.append(f'<text class="tick" x="{across(x)}" y="{height - bottom + 14}" text-anchor="{anchor}">{x:g}</text>')
-    middle = (left + width - right) / 2
-    drawn.append(f'<text x="{middle}" y="{height - 4}" text-anchor="middle">{html.escape(chart.x_label)}</text>'
+    drawn.append(f'<text x="{width / 2}" y="{height - 4}" text-anchor="middle">{html.escape(chart.x_label)}</text>'
                  f'<text x="2" y="12">{html.escape(chart.y_label)}</text>')
     if chart.level:
         name, y = chart.level

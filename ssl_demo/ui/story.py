@@ -44,11 +44,11 @@ def link_html(link: str, calls: Mapping[str, str]) -> str:
     """A button that copies the link to what is shown, and the calls for the same run; nothing where there is no link."""
     if not link:
         return ""
-    note = "" if "photo=" in link else say("Without your photo, which never enters a link.")
+    note = "" if "photo=" in link else f'<p>{say("Without your photo, which never enters a link.")}</p>'
     typed = "".join(f"<dt>{html.escape(say(place))}</dt><dd><code>{html.escape(call)}</code></dd>"
                     for place, call in calls.items())
-    return (f'<div class="link"><button type="button" class="copy-link">{say("Copy link")}</button>{menu_html()} {note}'
-            f"<details><summary>{say('Run it elsewhere')}</summary><dl>{typed}</dl></details></div>")
+    return (f'<div class="link"><button type="button" class="copy-link">{say("Copy link")}</button>{menu_html()}'
+            f"<details><summary>{say('Run it elsewhere')}</summary>{note}<dl>{typed}</dl></details></div>")
 
 
 def figures_html(figures: Iterable[Number]) -> str:

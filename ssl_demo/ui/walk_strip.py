@@ -87,7 +87,7 @@ const light = (part, moved) => {
 };
 const tell = (title, told) => {  // one change, so that it is read out once
   const bold = document.createElement('b');
-  bold.textContent = title;
+  bold.textContent = title && (/[.?!]$/.test(title) ? title : title + '.');
   text.replaceChildren(bold, ' ' + told);
 };
 const show = (moved) => {
@@ -102,16 +102,17 @@ const show = (moved) => {
     const step = told.steps[at];
     back.disabled = !at;
     next.textContent = at + 1 < told.steps.length ? say('Next') : say('The loss');
-    tell(`${at + 1} ${say('of')} ${told.steps.length} · ${step.title}.`, off + step.text);
+    tell(`${at + 1} ${say('of')} ${told.steps.length} · ${step.title}`, off + step.text);
     return light(step, moved);
   }
   if (mode === 'loss') {
     walk.querySelectorAll('.symbol').forEach((button) => {
       button.setAttribute('aria-pressed', String(Number(button.dataset.symbol) === symbol));
     });
-    const one = told.symbols[symbol];
-    tell(say('The loss') + '.', off + (one ? one.text.charAt(0).toUpperCase() + one.text.slice(1) + '.' :
-                                 say('What training makes small. Point at a symbol to see it on the screen.')));
+    const one = told.symbols[symbol], title = say('The loss');
+    const says = one ? one.text.charAt(0).toUpperCase() + one.text.slice(1) + '.' :
+                 say('What training makes small. Point at a symbol to see it on the screen.');
+    tell(says.startsWith(title) ? '' : title, off + says);  // the symbol of the loss is told by its name
     return light(one, moved);
   }
   tell(!can ? say('Could it cheat?') : on ? say('The guard is off.') : say('With the guard on.'), told.cheat.text);
