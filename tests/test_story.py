@@ -17,9 +17,9 @@ from PIL import Image
 from ssl_demo.inference import Result
 from ssl_demo.pretext import Panel, all_tasks
 from ssl_demo.progress import Cancelled, steps
-from ssl_demo.ui import task_tab, watching
+from ssl_demo.ui import links, task_tab, watching
 from ssl_demo.ui.panels import data_url, panel_html
-from ssl_demo.ui.story import progress_html, score_html
+from ssl_demo.ui.story import link_html, progress_html, score_html
 from ssl_demo.video import load_clip
 
 TASK = next(iter(all_tasks().values()))
@@ -141,3 +141,10 @@ def test_the_code_on_the_tab_is_the_tasks_own(name):
     blocks = re.findall(r"```python\n(.*?)```", shown, re.S)
     assert len(blocks) == 2 and "def example(" in blocks[0] and "def loss(" in blocks[1]
     assert all(textwrap.indent(block, "    ", str.strip) in source for block in blocks)
+
+
+def test_of_an_own_network_the_link_says_that_it_asks_another():
+    task, notes = all_tasks()["mae"], []
+    for network in ("trained", "my one"):
+        notes.append(link_html("?task=mae&photo=coffee", links.calls(task, 0, network, {})))
+    assert "the network that ships" not in notes[0] and "the network that ships" in notes[1] and "FILE.safetensors" in notes[1]

@@ -45,6 +45,8 @@ def link_html(link: str, calls: Mapping[str, str]) -> str:
     if not link:
         return ""
     note = "" if "photo=" in link else f'<p>{say("Without your photo, which never enters a link.")}</p>'
+    if "HTTP" not in calls:  # no address can name a network that only this visit has
+        note += f'<p>{say("The link asks the network that ships; yours is the file that the Training lab gave you.")}</p>'
     typed = "".join(f"<dt>{html.escape(say(place))}</dt><dd><code>{html.escape(call)}</code></dd>"
                     for place, call in calls.items())
     return (f'<div class="link"><button type="button" class="copy-link">{say("Copy link")}</button>{menu_html()}'
