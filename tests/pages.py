@@ -45,7 +45,8 @@ def open_page(chromium, url, width, height):
     local = ("data:", "blob:", url)
     page.on("request", lambda request: None if request.url.startswith(local) else page.outside.append(request.url))
     page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
+    page.on("console", lambda message: page.errors.append(f"{message.text} at {message.location.get('url', '')}")
+            if message.type == "error" else None)
     # A page that is left for another address logs that its connections end: no mistake of the one that has come.
     page.on("domcontentloaded", lambda _: page.errors.__setitem__(slice(None), [
         error for error in page.errors if not any(left in error for left in ("AbortError", "Connection errored out"))]))
