@@ -1,10 +1,18 @@
 """The app: `python app.py`, or what a Hugging Face Space runs."""
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+if not os.environ.get("GRADIO_TEMP_DIR"):
+    # A folder of its own for what visitors bring: in the one that all apps of a machine share, files have the names of their
+    # contents, and an app whose visitor left would delete the very picture that another one's visitor looks at.
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="ssl_demo_visits_")
+    atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 
 from ssl_demo import texts
 

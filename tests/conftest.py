@@ -7,7 +7,9 @@ import sys
 import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["SSL_DEMO_CACHE"] = tempfile.mkdtemp(prefix="ssl_demo_test_")  # before anything reads it
+# Before anything reads them. Apps of two workers that shared a folder would delete each other's visitors' pictures.
+os.environ["SSL_DEMO_CACHE"] = tempfile.mkdtemp(prefix="ssl_demo_test_")
+os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="ssl_demo_test_")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same arithmetic on every machine
 
 from pathlib import Path
@@ -78,7 +80,8 @@ def _remove_cache():
     yield
     import shutil
 
-    shutil.rmtree(os.environ["SSL_DEMO_CACHE"], ignore_errors=True)
+    for folder in ("SSL_DEMO_CACHE", "GRADIO_TEMP_DIR"):
+        shutil.rmtree(os.environ[folder], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -182,9 +185,8 @@ def no_weights(tmp_path, weights_in):
 
 
 @pytest.fixture(scope="session")
-def url(tmp_path_factory):
+def url():
     patch = pytest.MonkeyPatch()
-    patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
     patch.setenv("NO_PROXY", "127.0.0.1")
     import app
 

@@ -1,9 +1,12 @@
 """Nothing that the page needs lies on another machine."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -11,7 +14,7 @@ from pages import open_tab
 
 # Run where there is no network but the machine's own: it starts the app, and asks the page and one endpoint.
 ALONE = """
-import json, socket, sys, urllib.request
+import json, os, socket, sys, urllib.request
 try:
     socket.create_connection(("1.1.1.1", 443), timeout=3)
     sys.exit("there is a network here")
@@ -22,7 +25,8 @@ from gradio_client import Client, handle_file
 _, url, _ = app.demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.LAUNCH)
 page = urllib.request.urlopen(url).read().decode()
 panels, numbers = Client(url, verbose=False).predict(file=handle_file(sys.argv[1]), seed=0, api_name="/rotation")
-print(json.dumps({"page": "Self-supervised learning, seen" in page, "panels": len(panels), "numbers": numbers}))
+print(json.dumps({"page": "Self-supervised learning, seen" in page, "panels": len(panels), "numbers": numbers,
+                  "folder": os.environ["GRADIO_TEMP_DIR"], "kept": len(os.listdir(os.environ["GRADIO_TEMP_DIR"]))}))
 """
 
 
@@ -48,7 +52,10 @@ def test_the_app_starts_and_answers_without_a_network(photo, tmp_path):
         pytest.skip("this machine does not let a process have a network of its own (unshare, ip)")
     photo.save(tmp_path / "photo.png")
     done = subprocess.run([*alone, sys.executable, "-c", ALONE, str(tmp_path / "photo.png")], cwd=ROOT, text=True,
-                          capture_output=True, timeout=400)
+                          capture_output=True, timeout=400,
+                          env={name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"})
     assert done.returncode == 0, done.stderr[-2000:]
     answer = json.loads(done.stdout.strip().splitlines()[-1])
     assert answer["page"] and answer["panels"] >= 4 and answer["numbers"]
+    shared = Path(tempfile.gettempdir(), "gradio")  # where other apps would delete its visitors' files, and it theirs
+    assert answer["kept"] and Path(answer["folder"]) != shared and not Path(answer["folder"]).exists(), "gone with the app"
