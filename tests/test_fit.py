@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
-from pages import TASKS, open_page, open_tab
+from pages import TASKS, begin, open_page, open_tab, upload
 from PIL import Image
 
 from ssl_demo.examples import EXAMPLES
@@ -20,6 +20,15 @@ LOWEST = """task => Math.max(...[...document.querySelectorAll(`#${task}-story :i
     .filter(part => part.offsetParent).map(part => part.getBoundingClientRect().bottom + scrollY))"""
 SIZES = """([task, part]) => Math.min(...[...document.querySelectorAll(`#${task}-story ${part}`)]
     .filter(one => one.offsetParent && one.textContent.trim()).map(one => parseFloat(getComputedStyle(one).fontSize)))"""
+
+
+OWN = "task => !document.querySelector(`#${task}-story .story`).dataset.link.includes('photo=')"
+HIT = """all => all.map(one => { const box = one.getBoundingClientRect();
+    return document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) === one })"""
+OUTSIDE = """all => all.filter(one => one.getClientRects().length).filter(one => { const box = one.getBBox();
+    return box.x < 0 || box.x + box.width > one.ownerSVGElement.viewBox.baseVal.width + 1 }).map(one => one.textContent)"""
+CUT = """all => all.filter(one => one.offsetParent && (one.scrollWidth > one.clientWidth + 1
+    || one.scrollHeight > one.clientHeight + 1)).map(one => one.innerText)"""
 
 
 def ends(page, tasks):
@@ -43,10 +52,71 @@ def test_every_story_ends_on_a_laptops_screen(page):
 
 
 def test_with_large_type_stories_end_on_a_projectors_screen_and_are_readable(wall):
-    tasks = ("mae", "moco", "dino")
+    tasks = ("mae", "moco", "simclr", "dino")
     assert {task: end for task, end in ends(wall, tasks).items() if end > 1080} == {}
     for task in tasks:
         assert wall.evaluate(SIZES, [task, ".panel h4"]) >= 20 and wall.evaluate(SIZES, [task, "figcaption"]) >= 18
+    assert wall.eval_on_selector_all(".chart .tick", OUTSIDE) == []
+
+
+@pytest.mark.slow
+def test_with_a_photo_of_ones_own_stories_end_where_they_end_with_an_example(page, files):
+    upload(page, files / "plain.png")
+    page.wait_for_function(OWN, arg="rotation")
+    lowest = {}
+    for task in TASKS:
+        open_tab(page, task)
+        page.wait_for_function(OWN, arg=task)
+        lowest |= ends(page, [task])
+        assert page.eval_on_selector_all(f"#tab-{task} .info-text", CUT) == []
+    assert {task: end for task, end in lowest.items() if end > 900} == {}
+
+
+def told_ends(page, tasks):
+    """Where the story of each tab ends once a question has been answered; nothing moves above it meanwhile."""
+    lowest = {}
+    for task in tasks:
+        open_tab(page, task)
+        above = page.locator(f"#{task}-about").bounding_box()
+        page.click(f"#{task}-story .guess-start [data-guess]")
+        page.click(f"#{task}-story [data-pick] >> nth=0")
+        page.wait_for_selector(f"#{task}-story .verdict")
+        assert page.locator(f"#{task}-about").bounding_box() == above
+        lowest |= ends(page, [task])
+        page.click(f"#{task}-story [data-guess=stop]")
+        page.wait_for_selector(f"#{task}-story .verdict", state="detached")
+    return lowest
+
+
+@pytest.mark.slow
+def test_a_told_answer_ends_on_its_screen(fresh_page, wall):
+    for screen, fold in ((fresh_page, 900), (wall, 1080)):
+        found = told_ends(screen, ("rotation", "relative_patch", "jigsaw", "colorization"))
+        assert {task: end for task, end in found.items() if end > fold} == {}
+
+
+def test_the_strip_leaves_the_controls_free(page):
+    for task in ("rotation", "mae"):
+        begin(page, task)
+        for door in ("steps", "loss", "cheat"):
+            page.click(f"#{task}-walk [data-door={door}]")
+            strip = page.locator(f"#tab-{task} .walk-strip").bounding_box()
+            assert strip["y"] + strip["height"] <= page.locator(f"#tab-{task} .controls").bounding_box()["y"] + 1
+        page.keyboard.press("Escape")
+
+
+def test_on_a_phone_the_buttons_of_a_lecture_and_of_the_lab_are_in_reach(phone, url):
+    phone.goto(f"{url}?lecture=methods&at=2")
+    phone.wait_for_function("document.querySelector('.lecture-foot [role=status]')?.innerText.startsWith('2 / ')")
+    assert phone.eval_on_selector_all(".lecture-foot button", HIT) == [True] * 3
+    phone.click("[data-move='1']")
+    phone.wait_for_function("document.querySelector('.lecture-foot [role=status]').innerText.startsWith('3 / ')")
+    phone.click("[data-move='0']")
+    phone.click("#room-lab-button")
+    phone.wait_for_selector("#lab-start")
+    start = phone.locator("#lab-start").bounding_box()
+    assert start["x"] >= 0 and start["x"] + start["width"] <= 390
+    phone.click("#room-methods-button")
 
 
 def test_with_large_type_the_small_maps_end_on_a_projectors_screen(wall):

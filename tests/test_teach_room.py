@@ -52,6 +52,13 @@ def test_pictures_are_taught_classified_taken_away_and_forgotten(page, brought):
     assert page.locator("#teach-story .reach").count() == page.locator("#teach-story .votes li").count() >= 2
     assert max(page.eval_on_selector_all("#teach-story li", "all => all.map(e => e.getBoundingClientRect().bottom)")) < 900
 
+    page.click("#large-type")
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    assert page.eval_on_selector_all("#teach-story .lanes li > span:last-child", "all => all.filter(e => e.offsetParent"
+                                     " && e.scrollWidth > e.clientWidth).map(e => e.innerText)") == [], "no percentage is cut"
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.click("#large-type")
+
     page.set_input_files("#photo input[type=file]", str(brought / "blue1.png"))  # the house's photo, whatever changes it
     page.wait_for_function("() => document.querySelector('#teach-joint')?.innerText === 'Class B'")
 
