@@ -72,9 +72,9 @@ def test_a_photo_is_there_for_the_visit_and_gone_after_it(chromium, url, file, q
     assert visits and not visits & set(app.state_holder.session_data)
 
 
-def test_programs_leave_nothing_either(url, file, quickly, app):
+def test_programs_leave_nothing_either(url, file, quickly, app, tmp_path):
     before = files()
-    client = Client(url, verbose=False)
+    client = Client(url, verbose=False, download_files=tmp_path / "theirs")  # what they fetch is theirs
     client.predict(file=handle_file(str(file)), api_name="/rotation")
     assert files() - before
     client.close()
