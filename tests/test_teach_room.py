@@ -81,7 +81,7 @@ def test_a_long_look_tells_how_far_it_is_and_can_be_cancelled(fresh_page, monkey
 
     def slowly(pictures, encoder):
         looked.append(encoder)
-        time.sleep(2)
+        time.sleep(1)
         return embed(pictures, encoder)
 
     embed, page = teach.embed, fresh_page

@@ -254,7 +254,7 @@ def test_a_new_photo_tells_which_encoder_is_asked_and_can_be_cancelled(fresh_pag
 
     def slowly(*of):
         asked.append(of)
-        time.sleep(3)
+        time.sleep(1)
         return embed(*of)
 
     monkeypatch.setattr(shipped_features, "embed", slowly)
