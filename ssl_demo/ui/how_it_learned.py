@@ -64,10 +64,10 @@ def source_html(kept: Learned, task: str) -> str:
     """Of which training all this is."""
     now = {weights.get("sha256"): weights for weights in bundled(task).values()}
     other = "" if kept.sha256 in now else say("; the tab's own network is another by now")
-    leap = " " + say("The curve leaps where a second training went on from weights of the first, its learning rate high again.")
+    leap = say("The curve leaps where a second training went on from weights of the first, its learning rate high again.")
     told = say("Answers of the averaged weights at these steps of a training; the last are those of {weights}{other}. As the tab "
                "first asks: seed 0, all controls as they stand at first.", weights=html.escape(kept.weights), other=other)
-    return f'<p class="learned-note">{told}{leap if "before" in now.get(kept.sha256, {}) else ""}</p>'
+    return f'<p class="learned-note">{told} {leap if "before" in now.get(kept.sha256, {}) else ""}</p>'
 
 
 def photo_html(kept: Learned, name: str, title: str) -> str:

@@ -76,9 +76,9 @@ class Guests:
         known = set(self.files).union(*blocks.temp_file_sets)
         kept = set().union(*(getattr(block, "keep_in_cache", ()) for block in list(blocks.blocks.values())))
         for file in known - kept:
-            visits = {visit for visit in list(self.files.get(file, ())) if self.is_here(visit)}
+            wanted = any(self.is_here(visit) for visit in list(self.files.get(file, ())))
             with contextlib.suppress(OSError):
-                if visits or time.time() - os.stat(file).st_ctime < AWAY:
+                if wanted or time.time() - os.stat(file).st_ctime < AWAY:
                     continue
                 os.remove(file)
                 Path(file).parent.rmdir()  # named after what was in it

@@ -148,7 +148,7 @@ document.addEventListener('change', (event) => {  // a number typed beyond its b
   const box = event.target, limit = (name, none) => (box[name] === '' || box[name] === 'any' ? none : Number(box[name]));
   if (!box.matches('input[type=number]') || box.value === '') return;
   const within = Math.min(Math.max(Number(box.value), limit('min', -Infinity)), limit('max', Infinity));
-  const value = limit('step', 0) % 1 ? within : limit('step', 0) ? Math.round(within) : within;
+  const value = limit('step', 0.5) % 1 ? within : Math.round(within);  // whole where steps are
   if (value === Number(box.value)) return;
   box.value = value;
   box.dispatchEvent(new Event('input', {bubbles: true}));

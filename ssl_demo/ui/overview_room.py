@@ -93,8 +93,9 @@ def told(result: Result, card: Card) -> str:
     images = [f'<img src="{data_url(picture(panel), LONGEST)}" alt="{html.escape(f"{panel.title}. {panel.caption}")}">'
               for panel in panels]
     pictures = '<span class="arrow" aria-hidden="true">→</span>'.join(images)
-    short = [say("{frames} frames", frames=FRAMES)] * (card.input == "video")  # its tab takes more, and comes to another figure
-    said = [figure.help] * bool(figure.help) + short
+    said = [figure.help] * bool(figure.help)
+    if card.input == "video":  # its tab takes more, and comes to another figure
+        said.append(say("{frames} frames", frames=FRAMES))
     note = f"<small>{html.escape('; '.join(said))}</small>" if said else ""
     return card_html(card, f'<span class="pair">{pictures}</span><span class="figure">{html.escape(figure.label)}: '
                            f"<b>{html.escape(figure.text)}</b>{note}</span>")

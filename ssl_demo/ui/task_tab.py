@@ -26,12 +26,12 @@ from .company_input import CompanyInput
 from .events import QUICK
 from .how_it_learned import HowItLearned
 from .just_answered import JustAnswered
+from .links import TRAINED
 from .story import CLICKS, about, story
 from .take_buttons import KEEP
 from .walk_strip import FORMULAS, WalkStrip
 from .watching import Running, watch
 
-TRAINED = links.TRAINED
 LONG = {**QUICK, "queue": True, "concurrency_id": "model"}  # tells how far it is and can be cancelled, which needs the queue
 
 
