@@ -144,11 +144,18 @@ document.addEventListener('click', (event) => {
   const button = event.target.closest('[data-move]');
   if (button && kept && lecture) Number(button.dataset.move) ? move(lecture.at + Number(button.dataset.move)) : leave();
 });
-document.addEventListener('change', (event) => {  // a number typed beyond its box's limits goes back to them, and is answered so
-  const box = event.target, limit = (name, none) => (box[name] === '' || box[name] === 'any' ? none : Number(box[name]));
-  if (!box.matches('input[type=number]') || box.value === '') return;
-  const within = Math.min(Math.max(Number(box.value), limit('min', -Infinity)), limit('max', Infinity));
-  const value = limit('step', 0.5) % 1 ? within : Math.round(within);  // whole where steps are
+// A number typed beyond its box's limits is not asked for; once it is left, it goes back to them and is answered so. Asked for,
+// it would be refused, and Gradio answers nothing that was asked while a refusal was on its way.
+const limit = (box, name, none) => (box[name] === '' || box[name] === 'any' ? none : Number(box[name]));
+const within = (box) => Math.min(Math.max(Number(box.value), limit(box, 'min', -Infinity)), limit(box, 'max', Infinity));
+const isTyped = (box) => box.matches('input[type=number]') && box.value !== '';
+document.addEventListener('input', (event) => {
+  if (isTyped(event.target) && within(event.target) !== Number(event.target.value)) event.stopImmediatePropagation();
+}, true);
+document.addEventListener('change', (event) => {
+  const box = event.target;
+  if (!isTyped(box)) return;
+  const value = limit(box, 'step', 0.5) % 1 ? within(box) : Math.round(within(box));  // whole where steps are
   if (value === Number(box.value)) return;
   box.value = value;
   box.dispatchEvent(new Event('input', {bubbles: true}));
