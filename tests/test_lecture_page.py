@@ -1,5 +1,7 @@
 """A lecture, and large type, in Chromium."""
 
+import threading
+
 import pytest
 
 TURNED, UNTRAINED = (f"?task=rotation&photo=chelsea{network}&angle=90" for network in ("", "&network=untrained"))
@@ -73,3 +75,27 @@ def test_a_move_computes_one_run_and_draws_one_story(wall, url, monkeypatch):
     wall.click("#tab-mae-button")  # a visitor's own way back is answered
     shows(wall, links[1].replace("coffee", "chelsea"))
     assert len(drawn) == 3 and wall.errors == []
+
+
+def test_a_state_that_comes_late_does_not_take_a_person_from_the_tab_they_opened(wall, url, monkeypatch):
+    from ssl_demo.ui import lectures
+    from ssl_demo.ui.task_tab import TaskTab
+
+    wall.goto(f"{url}?lecture={lectures.pack(lectures.pasted(f'Learned {TURNED}{chr(10)}Not yet {UNTRAINED}'))}")
+    shows(wall, TURNED)
+    bring, gate, came = TaskTab.bring, threading.Event(), []
+
+    def late(self, *values):
+        came.append(gate.wait(60))
+        return bring(self, *values)
+
+    monkeypatch.setattr(TaskTab, "bring", late)
+    wall.keyboard.press("ArrowRight")
+    wall.keyboard.press("Escape")
+    wall.click("#room-lab-button")
+    goes = wall.input_value("#goes :is(input, textarea)")
+    gate.set()
+    wall.wait_for_function("goes => document.querySelector('#goes :is(input, textarea)').value !== goes", arg=goes)
+    wall.wait_for_timeout(300)  # as long as a tab would take to open
+    assert came == [True] and wall.evaluate("window.place.now()") == "lab" and wall.locator("#lab-start").is_visible()
+    assert wall.errors == []

@@ -52,11 +52,12 @@ window.place = {
   open(name) {  // the state that was asked for is there
     asking = clearTimeout(asking);
     if (next) return ask(next);
-    if (name && name === openNow()) window.place.again(name);
+    const isOverruled = name && name !== window.wanted;  // a person has opened another tab meanwhile: there it stays
+    if (isOverruled || (name && name === openNow())) window.place.again();
     else if (document.querySelector(`#room-${name}-button`)) document.querySelector(`#room-${name}-button`).click();
     else if (name) openMethod(name);
   },
-  again(name) { fill(`#again-${name || openNow()}`, ++asked); },
+  again(name = openNow()) { if (name) fill(`#again-${name}`, ++asked); },
 };
 
 const draw = () => {
@@ -76,6 +77,7 @@ const ask = (link) => {
   const query = new URLSearchParams(link);
   if (query.get('task')) window.openMethod = query.get('task');
   room = query.get('room') || '';
+  window.wanted = query.get('task') || room;
   fill(`#asked-${query.get('task') || 'room'}`, `${link}#${++asked}`);  // never twice the same: each is a change
 };
 const enter = (at) => {
@@ -132,7 +134,7 @@ type.show();
 hear();
 
 for (const kind of ['pointerdown', 'keydown']) document.addEventListener(kind, (event) => {  // a person chooses a tab
-  if (event.target.closest('[role=tab]')) window.wanted = '';
+  if (event.target.closest('[role=tab]')) window.wanted = next = '';
 }, true);
 document.addEventListener('click', (event) => {
   if (event.target.closest('#large-type')) { type.wanted = !type.wanted; type.show(); }
