@@ -8,7 +8,9 @@ import base64
 import io
 import itertools
 import os
+import re
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from ssl_demo.pretext import all_tasks
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TASKS = list(all_tasks())
+ASKS = re.compile("/gradio_api/(run|queue)/")
 _asked = itertools.count()
 
 
@@ -41,9 +44,13 @@ def launch():
 def open_page(chromium, url, width, height):
     page = chromium.new_page(viewport={"width": width, "height": height})
     page.set_default_timeout(60_000)  # other work may share the machine
-    page.outside, page.errors = [], []
+    page.outside, page.errors, page.waits_for = [], [], set()
     local = ("data:", "blob:", url)
     page.on("request", lambda request: None if request.url.startswith(local) else page.outside.append(request.url))
+    # What the app was asked and has not answered; Gradio's heartbeat and what is only fetched are not waited for.
+    page.on("request", lambda request: page.waits_for.add(request) if ASKS.search(request.url) else None)
+    for end in ("requestfinished", "requestfailed"):
+        page.on(end, lambda request: page.waits_for.discard(request))
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("console", lambda message: page.errors.append(f"{message.text} at {message.location.get('url', '')}")
             if message.type == "error" else None)
@@ -57,13 +64,25 @@ def open_page(chromium, url, width, height):
     page.close()
 
 
+def settle(page, seconds=0.06):
+    """Waits until the page has all its answers, and for so long asks for none that follow from them; at most 20 s."""
+    end, quiet = time.monotonic() + 20, 0
+    while quiet * 0.03 < seconds and time.monotonic() < end:
+        page.wait_for_timeout(30)
+        quiet = 0 if page.waits_for else quiet + 1
+
+
 def begin(page, task):
     """Leads a page that others have used to a task's tab, all there and the photo as at first, and no toast or mistake left.
 
-    Where something differs from that the server is asked for it by a link, as a lecture does it.
+    Where something differs from that the server is asked for it by a link, as a lecture does it. What a test before left on its
+    way arrives first: a late answer would change what this one has made.
     """
+    settle(page)
     page.evaluate("document.querySelectorAll('.toast-close').forEach(button => button.click())")
     page.wait_for_selector(".toast-body", state="detached")
+    if page.locator(".lecture").count():
+        page.keyboard.press("Escape")
     if page.viewport_size != {"width": 1440, "height": 900}:
         page.set_viewport_size({"width": 1440, "height": 900})
     if not page.locator("#photo input[type=file]").count():  # the box stands at the camera, or at the clipboard
@@ -84,6 +103,7 @@ def begin(page, task):
                                " && document.querySelector('#photo img:not(.hide)')", arg=EXAMPLES[0].name)
     page.wait_for_selector(as_at_first)
     page.wait_for_function("box => document.querySelector(box).value === '0'", arg=f"#{task}-seed input")
+    settle(page)
     page.evaluate("window.scrollTo(0, 0)")
     page.errors.clear()
 

@@ -1,16 +1,19 @@
 """The training lab, through its API and in Chromium."""
 
+import asyncio
 import json
 import math
+import re
 import time
 import zipfile
 from dataclasses import replace
 
+import gradio as gr
 import pytest
-from pages import open_page, source, wait_for_change
+from pages import open_page, settle, source, wait_for_change
 from safetensors.torch import save_file
 
-from ssl_demo import comparison
+from ssl_demo import comparison, live
 from ssl_demo.checkpoints import load_weights, save_weights, sha256
 from ssl_demo.live import Point, View
 from ssl_demo.pretext import all_tasks, create
@@ -54,6 +57,20 @@ def until(what, seconds=60):
             return found
         time.sleep(0.1)
     raise AssertionError("it did not come")
+
+
+def answer_late(monkeypatch, elem_id, event, seconds=2, only=lambda inputs: True):
+    """What the app says to an event arrives so much later than it was found, and after younger answers."""
+    plain = gr.Blocks.process_api
+
+    async def process_api(self, block_fn, inputs, *args, **more):
+        answer = await plain(self, block_fn, inputs, *args, **more)
+        told = [getattr(self.blocks[block], "elem_id", None) for block, name in block_fn.targets if name == event]
+        if elem_id in told and only(inputs):
+            await asyncio.sleep(seconds)
+        return answer
+
+    monkeypatch.setattr(gr.Blocks, "process_api", process_api)
 
 
 def status(client, **which):
@@ -154,7 +171,7 @@ def test_from_start_to_the_weights_in_the_methods_tab_and_on_disk(visit, tmp_pat
 
     visit.get_by_role("tab", name="Methods").click()  # in a closed room nothing is asked for
     visit.wait_for_selector("#page .story img >> visible=true")
-    visit.wait_for_timeout(1500)
+    settle(visit, 2 * lab_room.TICK)
     visit.on("request", lambda request: asked.append(request.url))
     visit.wait_for_timeout(1200)
     assert asked == []
@@ -180,6 +197,37 @@ def test_from_start_to_the_weights_in_the_methods_tab_and_on_disk(visit, tmp_pat
     if bundled:
         wait_for_change(visit, "rotation", "attention", bundled)
     assert visit.errors == [] and visit.outside == []
+
+
+def test_what_arrives_late_leaves_no_room_behind_the_run(chromium, url, monkeypatch):
+    """Neither an answer to Stop that was found while weights were written, nor that of a clock in a closed room."""
+    visits = opened(chromium, url)
+    page = next(visits)
+    answer_late(monkeypatch, "lab-clock", "tick", only=lambda inputs: inputs[0] != "lab")
+    page.click("#lab-start")
+    page.wait_for_selector("#lab-status [data-step]:not([data-step='0'])")
+    is_tick = re.compile(r'"data":\["rotation",[^,]+,"loss","steps"')
+    with page.expect_request(lambda request: is_tick.search(request.post_data or "")):
+        page.get_by_role("tab", name="Methods").click()
+    page.get_by_role("tab", name="Training lab").click()
+    page.wait_for_timeout(3000)
+    step = page.get_attribute("#lab-status [data-step]", "data-step")
+    page.wait_for_function(f"document.querySelector('#lab-status [data-step]').dataset.step > {step}")
+
+    save = live.Run._save
+    monkeypatch.setattr(live.Run, "_save", lambda self, last: time.sleep(0.7) or save(self, last))
+    answer_late(monkeypatch, "lab-stop", "click")
+    page.click("#lab-stop")
+    page.wait_for_selector("#lab-download:not([disabled])")
+    page.wait_for_timeout(2500)
+    page.wait_for_selector("#lab-download:not([disabled])")
+    page.wait_for_selector("#lab-status [data-state=stopped]")
+    settle(page, 2 * lab_room.TICK)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(1000)
+    assert asked == [] and page.errors == []
+    next(visits, None)
 
 
 @pytest.mark.slow

@@ -24,10 +24,10 @@ def test_arrow_keys_move_through_a_lecture_and_escape_leaves_it(wall, url):
     lecture = lectures.pack(lectures.pasted(f"Learned {TURNED}\nNot yet {UNTRAINED}"))
     wall.goto(f"{url}?lecture={lecture}")
     shows(wall, TURNED)
+    wall.wait_for_selector("#rotation-about .method-title")  # the tab opens when its answer is there
     assert wall.inner_text(".lecture-foot [role=status]") == "1 / 2 · Learned"
     for hidden in ("#side", "header", "#rotation-angle", "#rotation-seed", "#tab-mae-button"):
         assert not wall.locator(hidden).is_visible()
-    assert wall.locator("#rotation-about .method-title").is_visible()
     wall.evaluate("window.isSamePage = true")
     wall.keyboard.press("ArrowRight")
     shows(wall, UNTRAINED)

@@ -59,7 +59,7 @@ def test_the_first_card_of_a_visit_opens_its_own_tab(page, url):
     page.wait_for_selector("#tab-rotation-button", state="visible")
     page.wait_for_timeout(1500)  # the tabs, as they come to the page, choose another one
     assert page.get_attribute("#tab-rotation-button", "aria-selected") == "true"
-    assert page.locator("#rotation-story .story img").first.is_visible()
+    page.wait_for_selector("#rotation-story .story img >> visible=true")
 
 
 @pytest.fixture(scope="module", params=TASKS)

@@ -1,5 +1,7 @@
 """The training lab: choose a method and data, press Start, and watch it learn on your photo."""
 
+import json
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -107,7 +109,7 @@ class TrainingLab:
     def shown(self) -> list:
         """What a look at the room changes."""
         return [self.status, self.charts, self.panels, self.go, self.hold, self.step, self.end, self.which, self.use,
-                self.download, self.compared, self.figure, self.timer, self.seen]
+                self.download, self.compared, self.figure, self.timer, self.seen, self.asleep]
 
     def answer(self, photo: Image.Image, method: str, begin: str, which: str | None, what: str, over: str) -> list:
         """All that the room shows: how the chosen run stands, or, before the first, what the network answers without training."""
@@ -131,39 +133,43 @@ class TrainingLab:
         said = say("Before: an untrained network guesses." if untrained else "Before: what the bundled weights know.")
         return drawing.panels_html(inference.load(method, weights).run(photo).panels, card, said + then)
 
-    def draw(self, owner: str, which: str | None, what: str, over: str, seen: tuple = ()) -> dict:
-        """What is new of a run since `seen`: of the chosen one, else of the visit's newest."""
+    def draw(self, owner: str, which: str | None, what: str, over: str, seen: str = "") -> dict:
+        """What is new of a run since `seen`, as JSON: of the chosen one, else of the visit's newest."""
         runs = visits.lab().runs(owner)
         run = next((run for run in runs if run.id == which), runs[-1] if runs else None)
         if run is None:
             return self.at_rest()
         view = run.view()
         saved = view.weights is not None
-        now = (view.id, (view.state, saved), view.step, view.place, view.panels_step if view.panels else -1)
-        if now == seen:
-            return {self.seen: seen}
-        changes = {self.seen: now, self.status: drawing.status_html(view, classes=view.classes),
+        now = [view.id, [view.state, saved, view.saving], view.step, view.place, view.panels_step if view.panels else -1]
+        before = json.loads(seen or "[]")
+        going = [one for one in runs if one.view().state not in OVER]
+        if now == before:
+            # Only a look that finds all shown stops the clock: an older answer may still arrive after the one that said the end.
+            is_at_work = going or any(one.view().saving for one in runs)
+            return {self.timer: gr.skip()} if is_at_work else self.sleep(seen)
+        changes = {self.seen: json.dumps(now), self.status: drawing.status_html(view, classes=view.classes),
                    self.charts: drawing.charts_html(view, view.classes)}
-        going, over_now = [run for run in runs if run.view().state not in OVER], view.state in OVER
+        over_now = view.state in OVER
         # The end is said first; what is heavy to draw comes with the next look, when the weights are there.
-        anew = now[4] != (seen or [None])[-1] or seen[0] != view.id or (over_now and not view.saving)
+        anew = now[4] != (before or [None])[-1] or before[0] != view.id or (over_now and not view.saving)
         if anew:
             card = all_tasks()[view.task_name].card
             said = say("After step {step:,}.", step=view.panels_step)
             changes[self.panels] = (drawing.panels_html(view.panels, card, said, moving=not over_now) if view.panels
                                     else self.before(run.plan.photo, view.task_name, run.plan.start))
-        views = [one.view() for one in runs] if anew or seen[:2] != now[:2] else []
+        views = [one.view() for one in runs] if anew or before[:2] != now[:2] else []
         if views:
             changes |= self.side_by_side(views, what, over)
-        if seen[:2] != now[:2]:
-            at_work, saving = view.state in ("running", "paused"), any(one.saving for one in views)
+        if before[:2] != now[:2]:
+            at_work = view.state in ("running", "paused")
             changes |= {
                 self.go: gr.update(interactive=not going), self.end: gr.update(interactive=not over_now),
                 self.hold: gr.update(value=say("Go on" if view.state == "paused" else "Pause"), interactive=at_work),
                 self.step: gr.update(interactive=at_work),
                 self.which: gr.update(choices=[(self.named(one), one.id) for one in views], value=view.id),
                 self.use: gr.update(interactive=saved), self.download: gr.update(interactive=saved),
-                self.timer: gr.Timer(active=bool(going) or saving),
+                self.timer: gr.Timer(active=True),
             }  # fmt: skip
         return changes
 
@@ -179,13 +185,17 @@ class TrainingLab:
     def named(view: live.View) -> str:
         return f"{drawing.named(view)} · {drawing.WORDS[view.state].lower()}"
 
+    def sleep(self, shown: str) -> dict:
+        """Stops the clock of a page that shows all there is, or of a closed room. The page wakes it where that is not so."""
+        return {self.timer: gr.Timer(active=False), self.asleep: shown}
+
     def at_rest(self) -> dict:
         """Where nothing has run yet."""
         off = gr.update(interactive=False)
         return {self.status: drawing.status_html(None), self.charts: drawing.charts_html(None), self.step: off, self.end: off,
                 self.go: gr.update(interactive=True), self.hold: gr.update(value=say("Pause"), interactive=False), self.use: off,
                 self.download: off, self.which: gr.update(choices=[], value=None),
-                self.timer: gr.Timer(active=False), self.seen: ()}
+                self.timer: gr.Timer(active=False), self.seen: ""}
 
     def listen(self, demo: gr.Blocks, photo: gr.State, moving: gr.State, company: gr.State, own: gr.State, joined_own: gr.Textbox,
                tabs: dict) -> None:
@@ -194,7 +204,11 @@ class TrainingLab:
         photo, moving, company, own: of the visit; joined_own: changed when a network joins them; tabs: the methods' tabs by
         name.
         """
-        self.timer, self.seen, self.brought = gr.Timer(TICK, active=False), gr.State(()), gr.State([])
+        self.timer, self.brought = gr.Timer(TICK, active=False), gr.State([])
+        self.timer.elem_id = "lab-clock"
+        # What the page shows. The page keeps it: answers may come in another order than the server gave them, and only what
+        # arrived last stands there.
+        self.seen, self.asleep = (gr.Textbox(visible="hidden", elem_id=f"lab-{name}") for name in ("seen", "asleep"))
         self.goto = gr.Textbox(visible="hidden", elem_id="lab-goto")
         self.zip = gr.DownloadButton(visible="hidden", elem_id="lab-zip")
         told = [self.method, self.data, self.seconds, self.begin, self.size, self.brought]
@@ -266,11 +280,12 @@ class TrainingLab:
         def look(request: gr.Request, open_now, which, what, over, seen) -> dict:
             """A tick of the clock. In a closed room it stops; whoever opens the room starts it again."""
             if open_now != self.name:
-                return {self.timer: gr.Timer(active=False)}
-            return self.draw(request.session_hash, which, what, over, tuple(seen))
+                return self.sleep(f"nothing, at {time.monotonic()}")  # each time another
+            return self.draw(request.session_hash, which, what, over, seen)
 
         open_now, seen = gr.Textbox(visible="hidden"), [self.which, self.what, self.over, self.seen]
         self.timer.tick(look, [open_now, *seen], self.shown, js="(_, ...seen) => [window.place?.now(), ...seen]", **LIVELY)
+        self.asleep.change(None, [self.asleep, self.seen], None, js=AWAKE, api_visibility="private")
 
         def stop(run: live.Run) -> None:
             run.stop()
@@ -281,7 +296,7 @@ class TrainingLab:
                 run = visits.find(request.session_hash, which)
                 if run is not None:
                     action(run)
-                return self.draw(request.session_hash, which, what, over, tuple(seen))
+                return self.draw(request.session_hash, which, what, over, seen)
             return told
 
         self.hold.click(tell(lambda run: run.resume() if run.view().state == "paused" else run.pause()), seen, self.shown,
@@ -338,4 +353,6 @@ class TrainingLab:
         packed.success(None, None, None, js=FETCH, api_visibility="private")
 
 
+# Where the clock stopped though the page shows something else, or the room is open again, the room answers anew.
+AWAKE = "(shown, seen) => { if (shown !== seen && window.place?.now() === 'lab') window.place.again(); }"
 FETCH = "() => setTimeout(() => document.querySelector('a#lab-zip, #lab-zip a, #lab-zip').click(), 250)"

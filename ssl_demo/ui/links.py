@@ -113,5 +113,5 @@ OPEN_METHOD = """(name) => {
     if (tab && !stands) tab.click();
     setTimeout(open, 60, tries - 1, stands);
   };
-  open(20, false);
+  open(100, false);
 }"""
