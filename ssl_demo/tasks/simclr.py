@@ -90,7 +90,7 @@ class SimCLR(PretextTask):
     )
     defaults = {"size": 96, "view": 64, "width": 48, "depths": [2, 2, 2], "hidden": 512, "projection": 128,
                 "temperature": TEMPERATURE}
-    recipe = Recipe(batch=128, lr=2e-3, crop=(1.0, 1.0), flip=False)
+    recipe = Recipe(batch=128, optimizer="muon", lr=4e-3, crop=(1.0, 1.0), flip=False)
     knobs = tuple(control for control in controls if control.name == "temperature")
     gathered = ("projections",)
 
