@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from pages import TASKS, begin, choose, open_tab, picture, set_slider, source, upload, wait_for_change
+from pages import TASKS, begin, choose, open_tab, picture, set_slider, settle, source, upload, wait_for_change
 from PIL import Image
 
 from ssl_demo.checkpoints import bundled
@@ -211,6 +211,19 @@ def test_a_slider_answers_at_once(mae_page):
         page.wait_for_function(f"document.querySelector('#mae-story .figures').innerText.includes('{shown} of 144')")
     # The figure that is promised is measured by benchmarks/page_latency.py; here other tests share the machine.
     assert statistics.median(times) < 2.0
+
+
+def test_what_is_turned_while_a_tab_opens_is_what_stays(mae_page, monkeypatch):
+    open_tab(mae_page, "rotation")
+    settle(mae_page)
+    plain, slow = TaskTab.answer, [1.5]
+    monkeypatch.setattr(TaskTab, "answer", lambda self, *values: (slow and time.sleep(slow.pop())) or plain(self, *values))
+    with mae_page.expect_request("**/run/predict*"):
+        mae_page.click("#tab-mae-button")
+    set_slider(mae_page, "#mae-mask_ratio", 30)
+    mae_page.wait_for_selector("#mae-story .story[data-link*='mask_ratio=30']")
+    mae_page.wait_for_timeout(1600)  # the answer to the opening would be there by now
+    assert "mask_ratio=30" in mae_page.get_attribute("#mae-story .story", "data-link") and slow == []
 
 
 def test_a_number_typed_beyond_its_limits_goes_back_to_them_and_is_answered_so(mae_page):

@@ -169,10 +169,8 @@ def build(run=run) -> gr.Blocks:
                   **(SEVERAL if room.is_long else QUICK))
         for name, tab in tabs.items():
             opened[name].select(None, None, None, js=f"() => {{ window.openMethod = '{name}'; }}", api_visibility="private")
-            seen = moving if tab.is_long else photo
-            tab.listen(seen, clip if tab.is_long else upload)
-            answer, shown, how = (tab.answer_slowly, tab.shown, LONG) if tab.is_long else (tab.opened, tab.story, QUICK)
-            gr.on([opened[name].select, address.again[name].change], answer, [seen, *tab.inputs], shown, **how)
+            asks = [opened[name].select, address.again[name].change]
+            tab.listen(*((moving, clip) if tab.is_long else (photo, upload)), asks)
 
         address.listen(demo, parts, rooms)
     return demo

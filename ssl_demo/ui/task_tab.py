@@ -134,7 +134,7 @@ class TaskTab:
         return guess_first.told(self.task, result, photo, values[0], values[-1], links, whole) if self.guesses else whole
 
     def opened(self, request: gr.Request, photo: Image.Image, *values) -> str | dict:
-        """The story of a tab that is opened; nothing where a move in a lecture has just brought it."""
+        """The story of a tab that is opened, or turned; nothing where a move in a lecture has just brought it."""
         if photo is not None and self.just.was_given(request.session_hash, (self.asked(photo, *values), *self.guessed(values))):
             return gr.skip()
         return self.answer(photo, *values)
@@ -189,13 +189,15 @@ class TaskTab:
             settings.update(runner.click(photo, seed or 0, settings, str(data.get("panel")), x, y, company))
         return seed, network, *settings.values(), *rest[len(settings) :]
 
-    def listen(self, photo: gr.State, upload: gr.components.Component) -> None:
+    def listen(self, photo: gr.State, upload: gr.components.Component, asks: list) -> None:
         """Connects the tab: every change of a control answers at once; and the API's endpoint carries the task's name.
 
-        photo: the session's photo, or clip where the task takes clips; upload: the component that reads one.
+        photo: the session's photo, or clip where the task takes clips; upload: the component that reads one; asks: events
+        that ask for an answer, such as the opening of the tab.
         """
         # What a person turns. Not the seed's `change`: a link sets it with the controls, and it would ask before they are there.
-        changes = [self.network.input, self.seed.input, *(control.input for control in self.controls.values())]
+        # One listener for all: of two, the answer to the earlier question might come later.
+        asks = [*asks, self.network.input, self.seed.input, *(control.input for control in self.controls.values())]
         again = self.again.click(lambda seed: (int(seed or 0) + 1) % 2**31, self.seed, self.seed, **QUICK)
         everything, knobs = [photo, *self.inputs], [*self.controls.values()]
         told = [part.select for part in (self.story, self.walk.box) if part]
@@ -204,7 +206,7 @@ class TaskTab:
                 return [*self.clicked(photo, *values, event=event)[2 : 2 + len(self.controls)]]
 
             moved = gr.on(told, clicked, everything, knobs, **QUICK)
-            gr.on(changes, self.answer_slowly, everything, self.shown, **LONG)
+            gr.on(asks, self.answer_slowly, everything, self.shown, **LONG)
             for event in (moved, again):
                 event.then(self.answer_slowly, everything, self.shown, **LONG)
             self.cancel.click(self.stop, **QUICK)
@@ -213,7 +215,7 @@ class TaskTab:
                 values = self.clicked(photo, *values, event=event)
                 return [self.answer(photo, *values), *values[2 : 2 + len(self.controls)]]
 
-            gr.on(changes, self.answer, everything, self.story, **QUICK)
+            gr.on(asks, self.opened, everything, self.story, **QUICK)
             again.then(self.answer, everything, self.story, **QUICK)
             gr.on(told, clicked, everything, [self.story, *knobs], **QUICK)
         if self.guesses:
