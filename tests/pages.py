@@ -21,7 +21,7 @@ from ssl_demo.pretext import all_tasks
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TASKS = list(all_tasks())
-ASKS = re.compile("/gradio_api/(run|queue)/")
+ASKS = re.compile("/gradio_api/(run/|queue/join)")  # not the stream that answers the latter: its end is not always told
 _asked = itertools.count()
 
 
@@ -64,7 +64,7 @@ def open_page(chromium, url, width, height):
     page.close()
 
 
-def settle(page, seconds=0.06):
+def settle(page, seconds=0.03):
     """Waits until the page has all its answers, and for so long asks for none that follow from them; at most 20 s."""
     end, quiet = time.monotonic() + 20, 0
     while quiet * 0.03 < seconds and time.monotonic() < end:

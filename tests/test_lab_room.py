@@ -59,7 +59,7 @@ def until(what, seconds=60):
     raise AssertionError("it did not come")
 
 
-def answer_late(monkeypatch, elem_id, event, seconds=2, only=lambda inputs: True):
+def answer_late(monkeypatch, elem_id, event, seconds=1.2, only=lambda inputs: True):
     """What the app says to an event arrives so much later than it was found, and after younger answers."""
     plain = gr.Blocks.process_api
 
@@ -199,27 +199,28 @@ def test_from_start_to_the_weights_in_the_methods_tab_and_on_disk(visit, tmp_pat
     assert visit.errors == [] and visit.outside == []
 
 
-def test_what_arrives_late_leaves_no_room_behind_the_run(chromium, url, monkeypatch):
+def test_what_arrives_late_leaves_no_room_behind_the_run(visit, monkeypatch):
     """Neither an answer to Stop that was found while weights were written, nor that of a clock in a closed room."""
-    visits = opened(chromium, url)
-    page = next(visits)
+    page = visit
+    page.get_by_role("tab", name="Training lab").click()
+    page.wait_for_selector("#lab-start:not([disabled])")
     answer_late(monkeypatch, "lab-clock", "tick", only=lambda inputs: inputs[0] != "lab")
     page.click("#lab-start")
-    page.wait_for_selector("#lab-status [data-step]:not([data-step='0'])")
+    page.wait_for_selector("#lab-status [data-state=running][data-step]:not([data-step='0'])")
     is_tick = re.compile(r'"data":\["rotation",[^,]+,"loss","steps"')
     with page.expect_request(lambda request: is_tick.search(request.post_data or "")):
         page.get_by_role("tab", name="Methods").click()
     page.get_by_role("tab", name="Training lab").click()
-    page.wait_for_timeout(3000)
+    page.wait_for_timeout(1600)
     step = page.get_attribute("#lab-status [data-step]", "data-step")
     page.wait_for_function(f"document.querySelector('#lab-status [data-step]').dataset.step > {step}")
 
     save = live.Run._save
-    monkeypatch.setattr(live.Run, "_save", lambda self, last: time.sleep(0.7) or save(self, last))
+    monkeypatch.setattr(live.Run, "_save", lambda self, last: time.sleep(0.5) or save(self, last))
     answer_late(monkeypatch, "lab-stop", "click")
     page.click("#lab-stop")
     page.wait_for_selector("#lab-download:not([disabled])")
-    page.wait_for_timeout(2500)
+    page.wait_for_timeout(1600)
     page.wait_for_selector("#lab-download:not([disabled])")
     page.wait_for_selector("#lab-status [data-state=stopped]")
     settle(page, 2 * lab_room.TICK)
@@ -227,7 +228,6 @@ def test_what_arrives_late_leaves_no_room_behind_the_run(chromium, url, monkeypa
     page.on("request", lambda request: asked.append(request.url))
     page.wait_for_timeout(1000)
     assert asked == [] and page.errors == []
-    next(visits, None)
 
 
 @pytest.mark.slow

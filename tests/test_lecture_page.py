@@ -61,7 +61,7 @@ def test_a_move_computes_one_run_and_draws_one_story(wall, url, monkeypatch):
     links = [TURNED, "?task=mae&photo=coffee&seed=7", UNTRAINED]  # another tab, with another seed; and back
     wall.goto(f"{url}?lecture={lectures.pack(lectures.pasted(chr(10).join(links)))}")
     shows(wall, links[0])
-    wall.wait_for_timeout(2000)
+    wall.wait_for_timeout(1200)
     ran, drawn = [], []
     for kept, owner, name in ((ran, inference.Runner, "run"), (drawn, task_tab, "story")):
         plain = getattr(owner, name)
@@ -69,7 +69,7 @@ def test_a_move_computes_one_run_and_draws_one_story(wall, url, monkeypatch):
     for link in links[1:]:
         wall.keyboard.press("ArrowRight")
         shows(wall, link)
-        wall.wait_for_timeout(2000)  # whatever else asks has asked by then
+        wall.wait_for_timeout(1200)  # whatever else asks has asked by then
     assert len(ran) == len(drawn) == 2
     wall.keyboard.press("Escape")
     wall.click("#tab-mae-button")  # a visitor's own way back is answered

@@ -216,13 +216,13 @@ def test_a_slider_answers_at_once(mae_page):
 def test_what_is_turned_while_a_tab_opens_is_what_stays(mae_page, monkeypatch):
     open_tab(mae_page, "rotation")
     settle(mae_page)
-    plain, slow = TaskTab.answer, [1.5]
+    plain, slow = TaskTab.answer, [1.0]
     monkeypatch.setattr(TaskTab, "answer", lambda self, *values: (slow and time.sleep(slow.pop())) or plain(self, *values))
     with mae_page.expect_request("**/run/predict*"):
         mae_page.click("#tab-mae-button")
     set_slider(mae_page, "#mae-mask_ratio", 30)
     mae_page.wait_for_selector("#mae-story .story[data-link*='mask_ratio=30']")
-    mae_page.wait_for_timeout(1600)  # the answer to the opening would be there by now
+    mae_page.wait_for_timeout(1100)  # the answer to the opening would be there by now
     assert "mask_ratio=30" in mae_page.get_attribute("#mae-story .story", "data-link") and slow == []
 
 
