@@ -139,14 +139,14 @@ class TrainingLab:
         run = next((run for run in runs if run.id == which), runs[-1] if runs else None)
         if run is None:
             return self.at_rest()
-        view = run.view()
+        views = [one.view() for one in runs]
+        view, going = views[runs.index(run)], any(one.state not in OVER for one in views)
         saved = view.weights is not None
         now = [view.id, [view.state, saved, view.saving], view.step, view.place, view.panels_step if view.panels else -1]
         before = json.loads(seen or "[]")
-        going = [one for one in runs if one.view().state not in OVER]
         if now == before:
             # Only a look that finds all shown stops the clock: an older answer may still arrive after the one that said the end.
-            is_at_work = going or any(one.view().saving for one in runs)
+            is_at_work = going or any(one.saving for one in views)
             return {self.timer: gr.skip()} if is_at_work else self.sleep(seen)
         changes = {self.seen: json.dumps(now), self.status: drawing.status_html(view, classes=view.classes),
                    self.charts: drawing.charts_html(view, view.classes)}
@@ -158,8 +158,7 @@ class TrainingLab:
             said = say("After step {step:,}.", step=view.panels_step)
             changes[self.panels] = (drawing.panels_html(view.panels, card, said, moving=not over_now) if view.panels
                                     else self.before(run.plan.photo, view.task_name, run.plan.start))
-        views = [one.view() for one in runs] if anew or before[:2] != now[:2] else []
-        if views:
+        if anew or before[:2] != now[:2]:
             changes |= self.side_by_side(views, what, over)
         if before[:2] != now[:2]:
             at_work = view.state in ("running", "paused")
